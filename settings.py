@@ -1,0 +1,191 @@
+"""Every setting of Switchyard: typed, read once from the environment, frozen.
+
+A bad value stops the start with a message that names the variable. Entry points call `load()` once and
+hand the object down; nothing else reads the environment. `.env.example` lists the same names, which a
+test compares. The module imports nothing of the project.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class Environment(StrEnum):
+    """Development opens what helps on one's own machine; production refuses weak settings."""
+
+    DEVELOPMENT = "development"
+    PRODUCTION = "production"
+
+
+class StorageBackend(StrEnum):
+    """Where files live."""
+
+    LOCAL = "local"
+    S3 = "s3"
+
+
+CommaSeparated = Annotated[tuple[str, ...], NoDecode]
+
+
+class SettingsError(Exception):
+    """A setting is missing or wrong; the message says which and why, for the person at the terminal."""
+
+
+class Settings(BaseSettings):
+    """The settings, by section; each field's description is what `.env.example` says of it."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    # -- the service
+    environment: Environment = Field(
+        Environment.DEVELOPMENT, description="development or production"
+    )
+    base_url: str = Field("http://localhost:8000", description="Public address of the API, no slash at the end")
+    host: str = Field("127.0.0.1", description="Address the API listens on")
+    port: int = Field(8000, ge=0, le=65535, description="Port the API listens on")
+    data_dir: Path = Field(Path(".switchyard"), description="Folder of local data: files, mail, embedded databases")
+    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
+    log_format: str = Field("json", pattern="^(json|console)$", description="json or console")
+    allowed_origins: CommaSeparated = Field(
+        (), description="Origins of browser apps that may call the API, comma separated"
+    )
+    trusted_proxies: CommaSeparated = Field(
+        (), description="Addresses or networks of reverse proxies whose X-Forwarded-For is believed"
+    )
+    introspection: bool = Field(True, description="Answer GraphQL introspection")
+
+    # -- databases
+    database_url: SecretStr = Field(description="PostgreSQL 15 or newer: postgres://user:password@host:port/name")
+    database_pool_size: int = Field(10, ge=2, le=100, description="Connections per process")
+    redis_url: SecretStr = Field(description="Redis or Valkey: redis://host:port/0")
+    redis_namespace: str = Field("switchyard", min_length=1, description="Prefix of every key and channel")
+
+    # -- secrets and sessions
+    secret_keys: SecretStr = Field(
+        description="Signing keys, newest first: kid:base64-of-32-bytes, comma separated. The first signs, all verify"
+    )
+    access_token_seconds: int = Field(900, ge=30, le=86_400, description="Life of an access token")
+    session_idle_days: int = Field(14, ge=1, le=365, description="A session unused for so long ends")
+    session_absolute_days: int = Field(90, ge=1, le=365, description="A session ends after so long in any case")
+    argon2_memory_kib: int = Field(47_104, ge=8, description="Memory of one password hash")
+    argon2_concurrency: int = Field(2, ge=1, le=64, description="Password hashes computed at once")
+    password_min_length: int = Field(8, ge=8, le=128, description="Shortest password accepted, in characters")
+
+    # -- files
+    storage_backend: StorageBackend = Field(StorageBackend.LOCAL, description="local or s3")
+    s3_endpoint_url: str | None = Field(None, description="Endpoint of an S3-compatible service; empty for AWS")
+    s3_public_url: str | None = Field(None, description="Endpoint that browsers reach, if not the same")
+    s3_region: str = Field("us-east-1", description="Region")
+    s3_bucket: str = Field("switchyard", description="Bucket")
+    s3_access_key_id: SecretStr | None = Field(None, description="Access key")
+    s3_secret_access_key: SecretStr | None = Field(None, description="Secret key")
+    download_url_seconds: int = Field(3_600, ge=60, le=604_800, description="Life of a download URL")
+
+    # -- workers
+    worker_crawl_slots: int = Field(4, ge=0, le=64, description="Crawls that one worker runs at once")
+    lease_seconds: float = Field(20.0, ge=2, le=120, description="A worker silent for so long has lost its work")
+    heartbeat_seconds: float = Field(5.0, ge=0.2, le=30, description="How often a worker renews its leases")
+    sweep_seconds: float = Field(2.0, ge=0.2, le=30, description="How often workers look for lost work")
+    max_attempts: int = Field(3, ge=1, le=10, description="Starts of an execution whose workers are lost")
+    max_queued_per_user: int = Field(1_000, ge=1, description="Executions one user may have waiting")
+    max_running_per_user: int = Field(4, ge=1, description="Executions of one kind that run at once for one user")
+    log_head_bytes: int = Field(16 * 2**20, ge=65_536, description="Log kept from the start of an execution")
+    log_tail_bytes: int = Field(2**20, ge=8_192, description="Log kept from the end once the head is full")
+    log_compact_after_seconds: float = Field(60.0, ge=0, description="A finished log moves to storage after so long")
+
+    # -- crawling
+    crawl_user_agent: str = Field(
+        "Switchyard/0.1 (+https://github.com/switchyard; self-hosted crawler)", description="User agent of crawls"
+    )
+    crawl_allowed_hosts: CommaSeparated = Field(
+        (), description="host:port pairs that crawls may reach although their address is not public"
+    )
+    crawl_timeout_seconds: int = Field(3_600, ge=1, le=86_400, description="Longest run, unless the run says less")
+    crawl_memory_megabytes: int = Field(1_024, ge=128, description="Memory of one crawl process")
+
+    # -- limits of the GraphQL surface
+    max_body_bytes: int = Field(1_048_576, ge=1_024, description="Largest HTTP body of an operation")
+    max_message_bytes: int = Field(65_536, ge=1_024, description="Largest WebSocket message from a client")
+    max_tokens: int = Field(2_000, ge=100, description="Tokens in a document")
+    max_depth: int = Field(14, ge=3, description="Nesting of a document")
+    max_aliases: int = Field(30, ge=0, description="Aliases in a document")
+    max_cost: int = Field(5_000, ge=100, description="Nodes that an operation may ask for")
+    max_subscriptions_per_socket: int = Field(50, ge=1, description="Subscriptions on one WebSocket")
+    max_sockets_per_user: int = Field(20, ge=1, description="WebSockets of one user on one process")
+
+    @field_validator("allowed_origins", "trusted_proxies", "crawl_allowed_hosts", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("base_url")
+    @classmethod
+    def _no_trailing_slash(cls, value: str) -> str:
+        if not value.startswith(("http://", "https://")):
+            raise ValueError("must start with http:// or https://")
+        return value.rstrip("/")
+
+    @field_validator("secret_keys")
+    @classmethod
+    def _keys_decode(cls, value: SecretStr) -> SecretStr:
+        parse_keyring(value)
+        return value
+
+    @model_validator(mode="after")
+    def _production_is_strict(self) -> Settings:
+        if self.heartbeat_seconds * 3 > self.lease_seconds:
+            raise ValueError("HEARTBEAT_SECONDS must be at most a third of LEASE_SECONDS")
+        if self.environment is Environment.PRODUCTION and not self.base_url.startswith("https://"):
+            raise ValueError("BASE_URL must be https in production")
+        if self.storage_backend is StorageBackend.S3 and not (self.s3_access_key_id and self.s3_secret_access_key):
+            raise ValueError("S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY are needed with STORAGE_BACKEND=s3")
+        return self
+
+    @property
+    def is_production(self) -> bool:
+        """Whether strict rules hold."""
+        return self.environment is Environment.PRODUCTION
+
+    @property
+    def keyring(self) -> dict[str, bytes]:
+        """Signing keys by id, newest first."""
+        return parse_keyring(self.secret_keys)
+
+
+def parse_keyring(value: SecretStr) -> dict[str, bytes]:
+    """Read `kid:base64,kid:base64`; each key has at least 32 bytes (RFC 7518 §3.2 for HS256).
+
+    Raises ValueError that names the faulty entry without showing it.
+    """
+    keyring: dict[str, bytes] = {}
+    for number, entry in enumerate(value.get_secret_value().split(","), start=1):
+        kid, separator, encoded = entry.strip().partition(":")
+        try:
+            key = base64.b64decode(encoded, validate=True)
+        except (binascii.Error, ValueError):
+            key = b""
+        if not separator or not kid or len(key) < 32:
+            raise ValueError(f"entry {number} is not kid:base64 of at least 32 bytes")
+        keyring[kid] = key
+    return keyring
+
+
+def load(**overrides: Any) -> Settings:
+    """Read the environment once; raises SettingsError with one line per fault."""
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        lines = [
+            f"  {'.'.join(str(part) for part in fault['loc']).upper() or 'settings'}: {fault['msg']}"
+            for fault in error.errors()
+        ]
+        raise SettingsError("These settings are missing or wrong:\n" + "\n".join(lines)) from None
