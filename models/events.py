@@ -1,0 +1,42 @@
+"""What processes tell each other: that something changed, never what it is now.
+
+Readers fetch the truth from PostgreSQL, so a lost event costs latency and a forged one nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionChanged:
+    """Status, stage, progress or result of an execution changed."""
+
+    execution_id: UUID
+    owner_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class LogAppended:
+    """The log of an execution has lines up to `last_sequence`."""
+
+    execution_id: UUID
+    last_sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequested:
+    """Somebody asked a running execution to stop."""
+
+    execution_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class SessionsChanged:
+    """Sessions or rights of a user changed: check them before the next answer."""
+
+    user_id: UUID
+
+
+Event = ExecutionChanged | LogAppended | CancelRequested | SessionsChanged
