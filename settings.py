@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from enum import StrEnum
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,14 +46,14 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     # -- the service
-    environment: Environment = Field(
-        Environment.DEVELOPMENT, description="development or production"
-    )
+    environment: Environment = Field(Environment.DEVELOPMENT, description="development or production")
     base_url: str = Field("http://localhost:8000", description="Public address of the API, no slash at the end")
     host: str = Field("127.0.0.1", description="Address the API listens on")
     port: int = Field(8000, ge=0, le=65535, description="Port the API listens on")
     data_dir: Path = Field(Path(".switchyard"), description="Folder of local data: files, mail, embedded databases")
-    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
+    log_level: str = Field(
+        "INFO", pattern="(?i)^(debug|info|warning|error)$", description="DEBUG, INFO, WARNING or ERROR"
+    )
     log_format: str = Field("json", pattern="^(json|console)$", description="json or console")
     allowed_origins: CommaSeparated = Field(
         (), description="Origins of browser apps that may call the API, comma separated"
@@ -60,6 +62,12 @@ class Settings(BaseSettings):
         (), description="Addresses or networks of reverse proxies whose X-Forwarded-For is believed"
     )
     introspection: bool = Field(True, description="Answer GraphQL introspection")
+    drain_seconds: float = Field(
+        0.0,
+        ge=0,
+        le=60,
+        description="How long the API still answers after SIGTERM, not ready, so that balancers look away; 5 suits",
+    )
 
     # -- databases
     database_url: SecretStr = Field(description="PostgreSQL 15 or newer: postgres://user:password@host:port/name")
@@ -112,6 +120,7 @@ class Settings(BaseSettings):
 
     # -- limits of the GraphQL surface
     max_body_bytes: int = Field(1_048_576, ge=1_024, description="Largest HTTP body of an operation")
+    body_timeout_seconds: float = Field(30.0, gt=0, le=600, description="How long the body of an operation may take")
     max_message_bytes: int = Field(65_536, ge=1_024, description="Largest WebSocket message from a client")
     max_tokens: int = Field(2_000, ge=100, description="Tokens in a document")
     max_depth: int = Field(14, ge=3, description="Nesting of a document")
@@ -125,6 +134,22 @@ class Settings(BaseSettings):
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _origins_are_exact(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            # Browsers send origins in lower case and without a path; anything else here would never match.
+            if not re.fullmatch(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:\d{1,5})?", origin):
+                raise ValueError(f"{origin!r} is no origin like https://app.example.com")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies_are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in value:
+            ip_network(proxy, strict=False)
         return value
 
     @field_validator("base_url")
