@@ -1,0 +1,160 @@
+"""What `switchyard doctor` looks at: whether this machine and these settings can run the service.
+
+Each check answers with one finding: fine, or what is wrong and what to do about it. Checks change nothing that
+stays, and no finding shows a password.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import re
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from adapters.embedded import EmbeddedError, children, postgres_server, redis_server
+from adapters.storage import open_storage
+from errors import SwitchyardError
+from settings import Settings
+
+ANSWER_SECONDS = 5
+OLDEST_POSTGRES = 150_000  # server_version_num
+OLDEST_REDIS = (6, 2)
+PROBE_KEY = "doctor/probe"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report; `advice` says what to do when it is not `ok`."""
+
+    subject: str
+    ok: bool
+    detail: str
+    advice: str = ""
+
+
+async def examine(settings: Settings, *, own_postgres: bool, own_redis: bool) -> AsyncIterator[Finding]:
+    """Look at everything but the settings themselves; `own_…` means that no server is named and ours would run."""
+    yield check_python()
+    yield check_data_folder(settings.data_dir)
+    yield check_postgres_programs() if own_postgres else await check_postgres(settings)
+    yield check_redis_programs() if own_redis else await check_redis(settings)
+    yield await check_storage(settings)
+    yield await check_user_namespaces()
+
+
+def check_python() -> Finding:
+    """A version that the tests run on."""
+    version = platform.python_version()
+    if (3, 11) <= sys.version_info[:2] < (3, 15):
+        return Finding("Python", True, version)
+    return Finding("Python", False, version, "install Python 3.11, 3.12, 3.13 or 3.14 and run make again")
+
+
+def check_data_folder(folder: Path) -> Finding:
+    """The folder, or the nearest parent that exists, can be written."""
+    resolved = folder.resolve()
+    nearest = next(parent for parent in (resolved, *resolved.parents) if parent.exists())
+    if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
+        return Finding("Data folder", True, str(resolved))
+    return Finding("Data folder", False, f"{nearest} cannot be written", "set DATA_DIR to a folder of yours")
+
+
+def check_postgres_programs() -> Finding:
+    """Programs for a PostgreSQL of our own exist."""
+    try:
+        found = postgres_server.find_installation()
+    except EmbeddedError as error:
+        return Finding("PostgreSQL", False, str(error), "install PostgreSQL or set DATABASE_URL")
+    return Finding("PostgreSQL", True, f"embedded, {found.program}")
+
+
+def check_redis_programs() -> Finding:
+    """The program for a Redis of our own exists."""
+    try:
+        found = redis_server.find_installation()
+    except EmbeddedError as error:
+        return Finding("Redis", False, str(error), "install Redis or Valkey or set REDIS_URL")
+    return Finding("Redis", True, f"embedded, {found.program}")
+
+
+async def check_postgres(settings: Settings) -> Finding:
+    """DATABASE_URL answers, with a version that is supported."""
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            connection = await asyncpg.connect(settings.database_url.get_secret_value())
+            try:
+                number = int(await connection.fetchval("SHOW server_version_num"))
+            finally:
+                connection.terminate()
+    except TimeoutError:
+        return Finding("PostgreSQL", False, "no answer", "check DATABASE_URL and that the server runs")
+    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        return Finding("PostgreSQL", False, _without_passwords(error), "check DATABASE_URL and that the server runs")
+    version = f"{number // 10_000}.{number % 10_000}"
+    if number < OLDEST_POSTGRES:
+        return Finding("PostgreSQL", False, version, "upgrade the server to PostgreSQL 15 or newer")
+    return Finding("PostgreSQL", True, version)
+
+
+async def check_redis(settings: Settings) -> Finding:
+    """REDIS_URL answers, with a version that is supported, and evicts nothing."""
+    try:
+        client = Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=ANSWER_SECONDS)
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                information = await client.info()
+        finally:
+            await client.aclose()
+    except TimeoutError:
+        return Finding("Redis", False, "no answer", "check REDIS_URL and that the server runs")
+    except (OSError, ValueError, RedisError) as error:
+        return Finding("Redis", False, _without_passwords(error), "check REDIS_URL and that the server runs")
+    version = str(information.get("valkey_version") or information["redis_version"])
+    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_REDIS:
+        return Finding("Redis", False, version, "upgrade to Redis 6.2 or newer, or to Valkey")
+    policy = information.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        return Finding("Redis", False, f"{version}, {policy}", "set maxmemory-policy to noeviction: keys are promises")
+    return Finding("Redis", True, version)
+
+
+async def check_storage(settings: Settings) -> Finding:
+    """An object can be written and removed."""
+    place = str(settings.data_dir) if settings.storage_backend == "local" else f"bucket {settings.s3_bucket}"
+    try:
+        async with asyncio.timeout(4 * ANSWER_SECONDS), open_storage(settings) as storage:
+            await storage.put(PROBE_KEY, b"probe", content_type="text/plain")
+            await storage.delete([PROBE_KEY])
+    except TimeoutError:
+        return Finding("Storage", False, f"{place}: no answer", "check the S3_ settings")
+    except (OSError, SwitchyardError) as error:
+        return Finding("Storage", False, f"{place}: {error}", "check STORAGE_BACKEND, DATA_DIR and the S3_ settings")
+    return Finding("Storage", True, f"{settings.storage_backend}, {place}")
+
+
+async def check_user_namespaces() -> Finding:
+    """A process may make a user namespace, as the sandbox of builds needs."""
+    if sys.platform != "linux":
+        return Finding("User namespaces", True, "Linux only; builds need the docker or kubernetes runner here")
+    if await children.namespaces_work():
+        return Finding("User namespaces", True, "allowed")
+    return Finding(
+        "User namespaces",
+        False,
+        "refused by the kernel or the container",
+        "builds will be refused: allow unprivileged user namespaces, or use the docker or kubernetes runner",
+    )
+
+
+def _without_passwords(error: BaseException) -> str:
+    """The error's text with the password of any URL in it removed, on one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return re.sub(r"(?<=://)([^:/@\s]*):[^@\s]*@", r"\1:***@", text)

@@ -1,0 +1,405 @@
+"""The `switchyard` command: everything a person or a container starts.
+
+`run` is one machine with nothing installed beforehand: it owns an embedded PostgreSQL and Redis and starts the API
+and a worker as children. `api` and `worker` are those children, and what production starts. Exit codes: 0 done,
+1 it failed, 2 wrong usage or settings. No password is ever an argument, because arguments are public.
+
+Subcommands import their part of the project when they run: loading all of it takes over a second, and `run` starts
+this file three times.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import inspect
+import os
+import re
+import secrets
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import settings as settings_module
+from adapters import embedded
+from adapters.embedded import children, supervisor
+from errors import SwitchyardError
+from settings import Settings, SettingsError, load
+
+CHECKOUT = Path(__file__).resolve().parent
+READY_SECONDS = 60
+DRAIN_SECONDS = 10
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class PortTaken(Exception):
+    """Somebody else listens on the port; the message says what to do."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand; its exit code."""
+    options = _parser().parse_args(argv)
+    try:
+        code: int = options.command(options)
+    except (SettingsError, PortTaken, embedded.FolderBusy) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except (SwitchyardError, embedded.EmbeddedError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="switchyard", description="Crawls, builds, scans and OCR, watched live.")
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    def add(name: str, command: Callable[[argparse.Namespace], int], summary: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=summary, description=summary)
+        sub.set_defaults(command=command)
+        return sub
+
+    run = add("run", run_all, "Run everything on this machine: databases, API and a worker")
+    run.add_argument("--port", type=int, help="port of the API (default: PORT, else 8000)")
+    run.add_argument("--data", type=Path, help="folder of all data (default: DATA_DIR, else .switchyard here)")
+    run.add_argument("--admin-email", default="admin@switchyard.internal", help="administrator made on the first start")
+    add("api", serve_api, "Serve the API")
+    add("worker", run_worker, "Run a worker")
+    migrate = add("migrate", migrate_database, "Bring the database schema up to date")
+    migrate.add_argument("--check", action="store_true", help="only check that every model change has its migration")
+    admin = add("create-admin", create_admin, "Make an administrator and print the password")
+    admin.add_argument("--email", required=True)
+    admin.add_argument("--username", required=True)
+    admin.add_argument("--password-stdin", action="store_true", help="read the password from the first line of stdin")
+    schema = add("schema", print_schema, "Print the GraphQL schema")
+    schema.add_argument("--check", action="store_true", help="only check that schema.graphql is up to date")
+    add("settings", print_settings, "Print every setting with its default, as in .env.example")
+    add("doctor", doctor, "Check that this machine and the settings can run the service")
+    return parser
+
+
+# -- run
+
+
+def run_all(options: argparse.Namespace) -> int:
+    """Start databases, API and worker; stop them all on Ctrl-C, SIGTERM or SIGHUP."""
+    return asyncio.run(_run_until_signal(options))
+
+
+async def _run_until_signal(options: argparse.Namespace) -> int:
+    programs: list[supervisor.Child] = []
+    work = asyncio.create_task(_run_everything(options, programs))
+    asked_to_stop = 0
+
+    def stop() -> None:
+        nonlocal asked_to_stop
+        asked_to_stop += 1
+        if asked_to_stop == 1:
+            _say("Stopping …")
+            work.cancel()
+        else:
+            for program in programs:
+                program.kill()
+
+    for number in STOP_SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+    await asyncio.wait([work])
+    if work.cancelled() and asked_to_stop:
+        return 0
+    work.result()
+    return 1
+
+
+async def _run_everything(options: argparse.Namespace, programs: list[supervisor.Child]) -> None:
+    data_dir = (options.data or Path(os.environ.get("DATA_DIR") or CHECKOUT / ".switchyard")).resolve()
+    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = embedded.FolderLock(data_dir, what="Switchyard")
+    async with AsyncExitStack() as stack:
+        stack.callback(lock.release)
+        _set_defaults(data_dir, options.port)
+        waiting = "postgres://waiting", "redis://waiting"
+        settings = load(
+            database_url=os.environ.get("DATABASE_URL", waiting[0]), redis_url=os.environ.get("REDIS_URL", waiting[1])
+        )
+        if not children.port_is_free(settings.host, settings.port):
+            raise PortTaken(f"Port {settings.port} is in use; choose another one: make run PORT={settings.port + 1}")
+        servers = await _start_servers(stack, data_dir)
+        settings = load()
+        password = await _prepare_database(settings, options.admin_email)
+        greeting = _greeting(settings, options.admin_email, password)
+        for title, command in (("The API", "api"), ("The worker", "worker")):
+            argv = [sys.executable, str(CHECKOUT / "cli.py"), command]
+            programs.append(supervisor.Child(title, argv, folder=CHECKOUT, announce=_say, drain_seconds=DRAIN_SECONDS))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for program in programs:
+                    tasks.create_task(program.keep_running())
+                for server in servers:
+                    tasks.create_task(supervisor.keep_alive(server, announce=_say))
+                await supervisor.wait_until_ready(lambda: _is_ready(settings), programs[0], seconds=READY_SECONDS)
+                _say(greeting)
+                greeting = ""
+        except BaseExceptionGroup as group:
+            raise _first(group) from None
+        finally:
+            if greeting and password:
+                _say(f"The administrator is made all the same: {options.admin_email}, password {password}")
+
+
+def _set_defaults(data_dir: Path, port: int | None) -> None:
+    """Fill the environment, which the children inherit, with what is not set in it."""
+    if port is not None:
+        os.environ["PORT"] = str(port)
+    os.environ["DATA_DIR"] = str(data_dir)
+    os.environ.setdefault("BASE_URL", f"http://localhost:{os.environ.get('PORT', '8000')}")
+    os.environ.setdefault("LOG_FORMAT", "console")
+    os.environ.setdefault("PYTHONPATH", str(CHECKOUT))
+    if "SECRET_KEYS" not in os.environ:
+        fresh = f"k{secrets.token_hex(2)}:{base64.b64encode(secrets.token_bytes(32)).decode('ascii')}"
+        os.environ["SECRET_KEYS"] = children.private_text(data_dir / "secrets", default=fresh)
+
+
+async def _start_servers(stack: AsyncExitStack, data_dir: Path) -> list[embedded.PostgresServer | embedded.RedisServer]:
+    """Start the servers that the environment does not name; the stack stops Redis first and PostgreSQL last."""
+    servers: list[embedded.PostgresServer | embedded.RedisServer] = []
+    if "DATABASE_URL" not in os.environ:
+        servers.append(embedded.PostgresServer(data_dir))
+    if "REDIS_URL" not in os.environ:
+        servers.append(embedded.RedisServer(data_dir))
+    for server in servers:
+        stack.push_async_callback(server.stop)
+    await _together([server.start for server in servers])
+    for server in servers:
+        variable = "DATABASE_URL" if isinstance(server, embedded.PostgresServer) else "REDIS_URL"
+        os.environ[variable] = server.url
+    return servers
+
+
+async def _prepare_database(settings: Settings, admin_email: str) -> str | None:
+    """Migrate, and make the first administrator; the password, once."""
+    from models import database
+    from resolvers import users
+
+    for name in await database.migrate(settings.database_url.get_secret_value()):
+        _say(f"Migrated the database: {name}")
+    async with database.connected(settings):
+        if await users.any_admin_exists():
+            return None
+        return await users.create_admin(email=admin_email, username="admin", password=None)
+
+
+async def _is_ready(settings: Settings) -> bool:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 — compared, not bound
+    return await supervisor.http_status(host, settings.port, "/readyz") == 200
+
+
+def _greeting(settings: Settings, admin_email: str, password: str | None) -> str:
+    lines = [
+        "",
+        "  Switchyard is ready.",
+        "",
+        f"    Address        {settings.base_url}",
+        f"    GraphiQL       {settings.base_url}/graphql",
+    ]
+    if password:
+        lines += [
+            f"    Administrator  {admin_email}",
+            f"    Password       {password}   (shown only this once)",
+        ]
+    lines += [f"    Data           {settings.data_dir}", "", "  Ctrl-C stops everything.", ""]
+    return "\n".join(lines)
+
+
+async def _together(starts: Sequence[Callable[[], Awaitable[None]]]) -> None:
+    async def one(start: Callable[[], Awaitable[None]]) -> None:
+        await start()
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for start in starts:
+                tasks.create_task(one(start))
+    except BaseExceptionGroup as group:
+        raise _first(group) from None
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first single error of a group: what went wrong before all else was called off."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+# -- what production starts
+
+
+def serve_api(_options: argparse.Namespace) -> int:
+    """Serve until SIGTERM or SIGINT."""
+    import uvloop
+    from app import serve
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(load()))
+    return 0
+
+
+def run_worker(_options: argparse.Namespace) -> int:
+    """Work until SIGTERM or SIGINT."""
+    from tasks import worker
+
+    asyncio.run(worker.run(load()))
+    return 0
+
+
+# -- maintenance
+
+
+def migrate_database(options: argparse.Namespace) -> int:
+    """Apply what is missing, or check that the migrations describe the models."""
+    from models import database
+
+    if options.check:
+        missing = asyncio.run(_unwritten_migrations())
+        for change in missing:
+            print(f"No migration yet: {change}", file=sys.stderr)
+        return 1 if missing else 0
+    with database.database_errors():
+        applied = asyncio.run(database.migrate(load().database_url.get_secret_value()))
+    print("\n".join(applied) if applied else "The schema is up to date.")
+    return 0
+
+
+async def _unwritten_migrations() -> list[str]:
+    """What the models say and no migration does; needs no database."""
+    from tortoise.context import TortoiseContext
+    from tortoise.migrations.autodetector import MigrationAutodetector
+
+    from models import database
+
+    config = database.tortoise_config("postgres://nobody@127.0.0.1/none")
+    async with TortoiseContext() as context:
+        await context.init(config=config)
+        if context.apps is None:
+            raise SettingsError("models/database.py names no models")
+        writers = await MigrationAutodetector(context.apps, config["apps"]).changes()
+    return [f"{writer.app_label}: {operation}" for writer in writers for operation in writer.operations]
+
+
+def create_admin(options: argparse.Namespace) -> int:
+    """Make an administrator; a random password unless one is given on stdin."""
+    from models import database
+    from resolvers import users
+
+    given = sys.stdin.readline().rstrip("\n") if options.password_stdin else None
+    if given == "":
+        print("The password on stdin is empty.", file=sys.stderr)
+        return 2
+
+    async def create() -> str:
+        settings = load()
+        async with database.connected(settings):
+            return await users.create_admin(email=options.email, username=options.username, password=given)
+
+    password = asyncio.run(create())
+    print(f"Administrator {options.email} is made." + ("" if given else f" Password: {password}"))
+    return 0
+
+
+def print_schema(options: argparse.Namespace) -> int:
+    """Print the SDL, or compare it with the file in the repository."""
+    from schema import sdl
+
+    text = sdl().rstrip("\n") + "\n"
+    if not options.check:
+        print(text, end="")
+        return 0
+    path = CHECKOUT / "schema.graphql"
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return 0
+    print("schema.graphql is not what the code says; run: make schema", file=sys.stderr)
+    return 1
+
+
+def print_settings(_options: argparse.Namespace) -> int:
+    """Print the settings as `.env.example` has them: never values, only defaults."""
+    print(environment_example(), end="")
+    return 0
+
+
+def environment_example() -> str:
+    """Every setting: its description as a comment, then its default; one without a default must be filled in."""
+    lines = [
+        "# Every setting of Switchyard; written by `make schema` from settings.py. `make run` needs none of them.",
+        "# Copy it to .env for compose.yml, fill in what has no value, and uncomment what you change.",
+        "",
+        "# -- compose.yml only: passwords of the services it starts; letters and digits",
+        "POSTGRES_PASSWORD=",
+        "REDIS_PASSWORD=",
+    ]
+    for line in inspect.getsource(settings_module.Settings).splitlines():
+        if section := re.match(r"    # -- (.+)", line):
+            lines += ["", f"# -- {section[1]}"]
+        elif (field := re.match(r"    (\w+): ", line)) and field[1] in Settings.model_fields:
+            lines += _setting_lines(field[1])
+    return "\n".join(lines) + "\n"
+
+
+def _setting_lines(name: str) -> list[str]:
+    field = Settings.model_fields[name]
+    comment = f"# {field.description}"
+    if field.is_required():
+        return [comment, f"{name.upper()}="]
+    default = field.default
+    text = "" if default is None else ",".join(default) if isinstance(default, tuple) else str(default)
+    if isinstance(default, bool):
+        text = text.lower()
+    return [comment, f"# {name.upper()}={text}"]
+
+
+def doctor(_options: argparse.Namespace) -> int:
+    """Print one line for each check; 1 when something is wrong."""
+    from adapters.doctor import Finding, examine
+
+    # `make run` provides these three, so their absence is no fault.
+    provided = {
+        "database_url": "postgres://embedded",
+        "redis_url": "redis://embedded",
+        "secret_keys": "k:" + base64.b64encode(bytes(32)).decode("ascii"),
+    }
+    absent = {name: value for name, value in provided.items() if name.upper() not in os.environ}
+    healthy = True
+
+    def report(finding: Finding) -> None:
+        nonlocal healthy
+        healthy = healthy and finding.ok
+        print(f"{'ok' if finding.ok else 'problem':8} {finding.subject}: {finding.detail}", flush=True)
+        if not finding.ok:
+            print(f"{'':8} → {finding.advice}", flush=True)
+
+    try:
+        settings = load(**absent)
+    except SettingsError as error:
+        report(Finding("Settings", False, str(error), "correct these variables"))
+        return 1
+    by_run = ", ".join(name.upper() for name in absent)
+    report(Finding("Settings", True, f"valid; `make run` provides {by_run}" if by_run else "valid"))
+
+    async def examine_all() -> None:
+        async for finding in examine(settings, own_postgres="database_url" in absent, own_redis="redis_url" in absent):
+            report(finding)
+
+    asyncio.run(examine_all())
+    return 0 if healthy else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
