@@ -1,18 +1,25 @@
-"""Users and their sessions.
+"""Users: who has an account.
 
-Invariants kept by the database: e-mail and username are unique without regard to case; a session belongs to
-one user and its refresh counter only grows. Passwords are argon2id hashes; refresh tokens are not stored at
-all, they are the counter signed (see `resolvers/sessions.py`).
+Invariants kept by the database: e-mail and username are unique without regard to case. Passwords are argon2id
+hashes and never leave this module but to be verified. Sessions are in `models/sessions.py`.
 """
+
+# ruff: noqa: S608 - statements are joined from constants of this module; values travel as parameters
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
 from tortoise import fields
-from tortoise.fields import CASCADE
-from tortoise.indexes import Index
 from tortoise.migrations.constraints import CheckConstraint, UniqueConstraint
 from tortoise.models import Model
 
+from errors import Conflict
+from models.database import Row, row, rows, value
 from models.ids import new_id
 from models.permissions import Role
 
@@ -43,24 +50,104 @@ class User(Model):
         )
 
 
-class Session(Model):
-    """A sign-in on one device: lives until it is revoked, idle too long or too old."""
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A user as everybody else reads it: all but the password."""
 
-    id = fields.UUIDField(primary_key=True, default=new_id)
-    user: fields.ForeignKeyRelation[User] = fields.ForeignKeyField("models.User", related_name=False, on_delete=CASCADE)
-    refresh_counter = fields.IntField(default=0)
-    rotated_at = fields.DatetimeField(null=True)
-    created_at = fields.DatetimeField(auto_now_add=True)
-    last_used_at = fields.DatetimeField(auto_now_add=True)
-    expires_at = fields.DatetimeField()
-    revoked_at = fields.DatetimeField(null=True)
-    revoked_reason = fields.CharField(max_length=32, null=True)
-    ip = fields.CharField(max_length=45, null=True)
-    user_agent = fields.CharField(max_length=512, null=True)
+    id: UUID
+    email: str
+    username: str
+    name: str
+    role: Role
+    created_at: datetime
 
-    class Meta:
-        """Table and indexes."""
 
-        table = "sessions"
-        indexes = (Index(fields=("user_id",), name="sessions_user"),)
-        constraints = (CheckConstraint(check="refresh_counter >= 0", name="sessions_counter_check"),)
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a login is checked against."""
+
+    user_id: UUID
+    password_hash: str
+
+
+ACCOUNT_COLUMNS = "u.id, u.email, u.username, u.name, u.role, u.created_at"
+
+
+def email_key(email: str) -> str:
+    """The form under which an e-mail address is unique."""
+    return unicodedata.normalize("NFC", email).lower()
+
+
+def username_key(username: str) -> str:
+    """The form under which a username is unique."""
+    return unicodedata.normalize("NFKC", username).casefold()
+
+
+def to_account(found: Row) -> Account:
+    """The account in a row that has `ACCOUNT_COLUMNS`."""
+    return Account(
+        id=found["id"],
+        email=found["email"],
+        username=found["username"],
+        name=found["name"],
+        role=Role(found["role"]),
+        created_at=found["created_at"],
+    )
+
+
+async def create_account(*, email: str, username: str, name: str, password_hash: str, role: Role) -> Account:
+    """Add a user; raises Conflict whose `path` names the taken value, the e-mail first."""
+    created = await row(
+        "INSERT INTO users AS u"
+        " (id, email, email_key, username, username_key, name, password_hash, role, is_active, created_at)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, true, now())"
+        f" ON CONFLICT DO NOTHING RETURNING {ACCOUNT_COLUMNS}",
+        new_id(),
+        email,
+        email_key(email),
+        username,
+        username_key(username),
+        name,
+        password_hash,
+        role.value,
+    )
+    if created is not None:
+        return to_account(created)
+    if await value("SELECT 1 FROM users WHERE email_key = $1", email_key(email)):
+        raise Conflict("This e-mail address has an account already.", path=["email"])
+    raise Conflict("This username is taken.", path=["username"])
+
+
+async def find_accounts(user_ids: Sequence[UUID]) -> dict[UUID, Account]:
+    """Those of the users that exist."""
+    found = await rows(f"SELECT {ACCOUNT_COLUMNS} FROM users u WHERE u.id = ANY($1::uuid[])", list(user_ids))
+    return {each["id"]: to_account(each) for each in found}
+
+
+async def find_credentials(identifier: str) -> Credentials | None:
+    """The password hash behind an e-mail address or a username; inactive users included, they are refused later."""
+    if "@" in identifier:
+        found = await row("SELECT id, password_hash FROM users WHERE email_key = $1", email_key(identifier))
+    else:
+        found = await row("SELECT id, password_hash FROM users WHERE username_key = $1", username_key(identifier))
+    return None if found is None else Credentials(user_id=found["id"], password_hash=found["password_hash"])
+
+
+async def note_login(verified: Credentials, *, new_hash: str | None) -> Account | None:
+    """Write down a login whose password was right, with its new hash if there is one.
+
+    None when the user is inactive, or when the password changed while the old one was being verified.
+    """
+    found = await row(
+        "UPDATE users u SET last_login_at = now(), password_hash = coalesce($3, password_hash)"
+        f" WHERE id = $1 AND is_active AND password_hash = $2 RETURNING {ACCOUNT_COLUMNS}",
+        verified.user_id,
+        verified.password_hash,
+        new_hash,
+    )
+    return None if found is None else to_account(found)
+
+
+async def any_admin_exists() -> bool:
+    """Whether somebody administers this installation."""
+    return bool(await value("SELECT EXISTS (SELECT 1 FROM users WHERE role = 'ADMIN' AND is_active)"))
