@@ -29,7 +29,7 @@ Row = dict[str, Any]
 COMMAND_TIMEOUT_SECONDS: Final = 15.0
 GATE_TIMEOUT_SECONDS: Final = 2.0
 _MIGRATION_LOCK: Final = 7_240_311_501  # any number, the same in every process
-_SERVER_SETTINGS: Final = {
+SERVER_SETTINGS: Final = {
     "application_name": "switchyard",
     "timezone": "UTC",
     "statement_timeout": "12000",
@@ -53,7 +53,7 @@ def tortoise_config(database_url: str, *, pool_size: int = 5) -> dict[str, Any]:
                     "minsize": 1,
                     "maxsize": pool_size,
                     "command_timeout": COMMAND_TIMEOUT_SECONDS,
-                    "server_settings": dict(_SERVER_SETTINGS),
+                    "server_settings": dict(SERVER_SETTINGS),
                     **({"ssl": "require"} if "sslmode=require" in parts.query else {}),
                 },
             }
@@ -94,7 +94,7 @@ async def connect_alone(settings: Settings, *, command_timeout_seconds: float) -
         settings.database_url.get_secret_value(),
         timeout=command_timeout_seconds,
         command_timeout=command_timeout_seconds,
-        server_settings={**_SERVER_SETTINGS, "application_name": "switchyard-lease"},
+        server_settings={**SERVER_SETTINGS, "application_name": "switchyard-lease"},
     )
     return connection
 
@@ -136,7 +136,7 @@ async def gate() -> AsyncIterator[None]:
         _gate.release()
 
 
-class database_errors:  # noqa: N801 - reads as a statement: `with database_errors():`
+class database_errors:
     """Turn the driver's connection and timeout errors into ServiceUnavailable; let all others pass."""
 
     def __enter__(self) -> None:
@@ -193,7 +193,8 @@ async def _applied(connection: asyncpg.Connection) -> set[str]:
 
 def to_json(data: Any) -> str:
     """JSON text for a jsonb parameter."""
-    return orjson.dumps(data).decode()
+    # default=str: the driver's UUIDs are a subclass, which orjson does not take.
+    return orjson.dumps(data, default=str).decode()
 
 
 def from_json(text: str | None) -> Any:

@@ -3,7 +3,8 @@
 The row is queue, lock, outbox and log cursor at once. Invariants kept by the database: a running row has a
 worker and a lease, a final row has an end, a failed row has a failure, and a trigger refuses to change a
 final status. Every write of a worker carries `attempt`, the fencing token; zero rows changed means that the
-lease is lost. All times are PostgreSQL's. The commands are in `models/execution_commands.py`.
+lease is lost. All times are PostgreSQL's. What a person asks for is in `models/execution_commands.py`, what a
+worker does in `models/leases.py`.
 """
 
 from __future__ import annotations
@@ -92,7 +93,9 @@ class Execution(Model):
 
     id = fields.UUIDField(primary_key=True, default=new_id)
     kind = fields.CharField(max_length=16)
-    owner: fields.ForeignKeyRelation[User] = fields.ForeignKeyField("models.User", related_name=False, on_delete=CASCADE)
+    owner: fields.ForeignKeyRelation[User] = fields.ForeignKeyField(
+        "models.User", related_name=False, on_delete=CASCADE
+    )
     requested_by: fields.ForeignKeyNullableRelation[User] = fields.ForeignKeyField(
         "models.User", related_name=False, on_delete=SET_NULL, null=True
     )
@@ -140,9 +143,7 @@ class Execution(Model):
                 check="(status IN ('SUCCEEDED', 'FAILED', 'CANCELLED')) = (finished_at IS NOT NULL)",
                 name="executions_finish_check",
             ),
-            CheckConstraint(
-                check="(status = 'FAILED') = (failure_code IS NOT NULL)", name="executions_failure_check"
-            ),
+            CheckConstraint(check="(status = 'FAILED') = (failure_code IS NOT NULL)", name="executions_failure_check"),
         )
         indexes = (
             PostgreSQLIndex(
@@ -152,6 +153,7 @@ class Execution(Model):
                 fields=("kind", "owner_id", "lease_until"), name="executions_leases", condition={"status": "RUNNING"}
             ),
             Index(fields=("owner_id", "kind", "id"), name="executions_owner"),
+            Index(fields=("log_compaction_after",), name="executions_log_compaction"),
         )
 
 
@@ -181,7 +183,9 @@ class QueueTurn(Model):
 
     id = fields.BigIntField(primary_key=True, generated=True)
     kind = fields.CharField(max_length=16)
-    owner: fields.ForeignKeyRelation[User] = fields.ForeignKeyField("models.User", related_name=False, on_delete=CASCADE)
+    owner: fields.ForeignKeyRelation[User] = fields.ForeignKeyField(
+        "models.User", related_name=False, on_delete=CASCADE
+    )
     served_at = fields.DatetimeField()
 
     class Meta:

@@ -27,7 +27,9 @@ class IdempotencyKey(Model):
     """What a key of an owner led to."""
 
     id = fields.BigIntField(primary_key=True, generated=True)
-    owner: fields.ForeignKeyRelation[User] = fields.ForeignKeyField("models.User", related_name=False, on_delete=CASCADE)
+    owner: fields.ForeignKeyRelation[User] = fields.ForeignKeyField(
+        "models.User", related_name=False, on_delete=CASCADE
+    )
     operation = fields.CharField(max_length=64)
     key = fields.CharField(max_length=MAX_KEY_LENGTH)
     request_hash = fields.CharField(max_length=64)
@@ -82,8 +84,6 @@ async def once(
         key,
     )
     if first is None or first["request_hash"] != request_hash:
-        raise Conflict(
-            "This idempotency key was used with a different request.", path=["input", "idempotencyKey"]
-        )
+        raise Conflict("This idempotency key was used with a different request.", path=["input", "idempotencyKey"])
     target: UUID = first["target_id"]
     return target

@@ -66,8 +66,12 @@ class Job(Model):
     """A tool with an input that belongs to a user."""
 
     id = fields.UUIDField(primary_key=True, default=new_id)
-    owner: fields.ForeignKeyRelation[User] = fields.ForeignKeyField("models.User", related_name=False, on_delete=CASCADE)
-    tool: fields.ForeignKeyRelation[Tool] = fields.ForeignKeyField("models.Tool", related_name=False, on_delete=RESTRICT)
+    owner: fields.ForeignKeyRelation[User] = fields.ForeignKeyField(
+        "models.User", related_name=False, on_delete=CASCADE
+    )
+    tool: fields.ForeignKeyRelation[Tool] = fields.ForeignKeyField(
+        "models.Tool", related_name=False, on_delete=RESTRICT
+    )
     name = fields.CharField(max_length=120)
     input: fields.JSONField[dict[str, Any]] = fields.JSONField()
     created_at = fields.DatetimeField(auto_now_add=True)
@@ -87,7 +91,9 @@ class JobRun(Model):
         "models.Execution", related_name=False, on_delete=CASCADE, primary_key=True
     )
     job: fields.ForeignKeyRelation[Job] = fields.ForeignKeyField("models.Job", related_name=False, on_delete=CASCADE)
-    tool: fields.ForeignKeyRelation[Tool] = fields.ForeignKeyField("models.Tool", related_name=False, on_delete=RESTRICT)
+    tool: fields.ForeignKeyRelation[Tool] = fields.ForeignKeyField(
+        "models.Tool", related_name=False, on_delete=RESTRICT
+    )
     spider = fields.CharField(max_length=64)
     input: fields.JSONField[dict[str, Any]] = fields.JSONField()
     limits: fields.JSONField[dict[str, Any]] = fields.JSONField()
@@ -145,12 +151,8 @@ class CrawlRequest(Model):
             PostgreSQLIndex(
                 fields=("dataset_id", "priority", "id"), name="crawl_requests_pending", condition={"state": "PENDING"}
             ),
-            PostgreSQLIndex(
-                fields=("dataset_id",), name="crawl_requests_leased", condition={"state": "LEASED"}
-            ),
-            PostgreSQLIndex(
-                fields=("dataset_id", "id"), name="crawl_requests_failed", condition={"state": "FAILED"}
-            ),
+            PostgreSQLIndex(fields=("dataset_id",), name="crawl_requests_leased", condition={"state": "LEASED"}),
+            PostgreSQLIndex(fields=("dataset_id", "id"), name="crawl_requests_failed", condition={"state": "FAILED"}),
         )
 
 

@@ -104,7 +104,7 @@ class Migration(migrations.Migration):
                 ('log_object', fields.JSONField(null=True, encoder=JSON_DUMPS, decoder=loads)),
                 ('log_compaction_after', fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
             ],
-            options={'table': 'executions', 'app': 'models', 'indexes': [PostgreSQLIndex(fields=['kind', 'owner_id', 'queued_at'], name='executions_queue', condition={'status': 'QUEUED'}), PostgreSQLIndex(fields=['kind', 'owner_id', 'lease_until'], name='executions_leases', condition={'status': 'RUNNING'}), Index(fields=['owner_id', 'kind', 'id'], name='executions_owner')], 'pk_attr': 'id', 'table_description': "One piece of work; what its kind adds is in the kind's own table under the same id."},
+            options={'table': 'executions', 'app': 'models', 'indexes': [PostgreSQLIndex(fields=['kind', 'owner_id', 'queued_at'], name='executions_queue', condition={'status': 'QUEUED'}), PostgreSQLIndex(fields=['kind', 'owner_id', 'lease_until'], name='executions_leases', condition={'status': 'RUNNING'}), Index(fields=['owner_id', 'kind', 'id'], name='executions_owner'), Index(fields=['log_compaction_after'], name='executions_log_compaction')], 'pk_attr': 'id', 'table_description': "One piece of work; what its kind adds is in the kind's own table under the same id."},
             bases=['Model'],
         ),
         ops.CreateModel(

@@ -1,0 +1,88 @@
+"""What is asked of an execution: to be, and to stop.
+
+Each command is one conditional statement, so two that race leave one winner. Call them inside a unit of work;
+the caller publishes what follows from the answer.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from uuid import UUID
+
+from errors import RateLimitExceeded
+from models import database
+
+_QUEUE_RETRY_SECONDS = 30
+
+
+class CancelOutcome(StrEnum):
+    """What a request to cancel did."""
+
+    CANCELLED = "CANCELLED"  # it had not begun
+    REQUESTED = "REQUESTED"  # it runs and will stop
+    FINAL = "FINAL"  # it had ended before: nothing changes
+
+
+async def create(
+    execution_id: UUID,
+    *,
+    kind: str,
+    owner_id: UUID,
+    requested_by: UUID | None,
+    timeout_seconds: float,
+    max_attempts: int,
+    max_queued: int,
+) -> None:
+    """Put an execution into the queue; raises RateLimitExceeded when the owner has `max_queued` waiting."""
+    # The lock is per owner and ends with the transaction; without it two requests could both pass the count.
+    await database.rows("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"queue:{owner_id}")
+    waiting = await database.value(
+        "SELECT count(*) FROM executions WHERE status = 'QUEUED' AND owner_id = $1 AND kind = $2", owner_id, kind
+    )
+    if waiting >= max_queued:
+        raise RateLimitExceeded(
+            f"You have {waiting} executions waiting, which is the limit. Wait for some to start or cancel them.",
+            retry_after_seconds=_QUEUE_RETRY_SECONDS,
+            limit=max_queued,
+        )
+    await database.rows(
+        """WITH created AS (
+               INSERT INTO executions (id, kind, owner_id, requested_by_id, status, progress, attempt, lost_workers,
+                   max_attempts, timeout_seconds, worked_seconds, queued_at, failure_retryable, log_sequence, log_bytes)
+               VALUES ($1, $2, $3, $4, 'QUEUED', 0, 0, 0, $5, $6, 0, now(), false, 0, 0)
+           )
+           INSERT INTO execution_events (execution_id, at, status, attempt, user_id)
+           VALUES ($1, now(), 'QUEUED', 0, $4)""",
+        execution_id,
+        kind,
+        owner_id,
+        requested_by,
+        max_attempts,
+        timeout_seconds,
+    )
+
+
+async def request_cancel(execution_id: UUID, *, by: UUID | None) -> CancelOutcome:
+    """Ask an execution to stop. A queued one is CANCELLED at once, a running one once its processes are gone."""
+    changed = await database.row(
+        """UPDATE executions SET
+               cancel_requested_at = coalesce(cancel_requested_at, now()),
+               status = CASE WHEN status = 'QUEUED' THEN 'CANCELLED' ELSE status END,
+               finished_at = CASE WHEN status = 'QUEUED' THEN now() END
+           WHERE id = $1 AND status IN ('QUEUED', 'RUNNING')
+           RETURNING status, stage, attempt""",
+        execution_id,
+    )
+    if changed is None:
+        return CancelOutcome.FINAL
+    if changed["status"] != "CANCELLED":
+        return CancelOutcome.REQUESTED
+    await database.rows(
+        """INSERT INTO execution_events (execution_id, at, status, stage, attempt, user_id)
+           VALUES ($1, now(), 'CANCELLED', $2, $3, $4)""",
+        execution_id,
+        changed["stage"],
+        changed["attempt"],
+        by,
+    )
+    return CancelOutcome.CANCELLED

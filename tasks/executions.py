@@ -1,0 +1,370 @@
+"""The engine: claims executions, keeps their leases, ends each with exactly one final status.
+
+PostgreSQL is queue, lock and truth; a ring of the doorbell only wakes (`tasks/queue.py`). The engine imports
+no kind: `tasks/worker.py` hands them over. What a frozen or cut-off worker cannot do: its process trees die by
+their own deadline before its lease ends, and its later writes meet a newer `attempt`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+import structlog
+
+from adapters import events
+from models import leases, logs
+from models.database import is_outage
+from models.events import CancelRequested, Event, ExecutionChanged, LogAppended
+from models.executions import Claim, ExecutionStatus, FailureCode
+from models.leases import LeaseLost
+from models.logs import NewLine
+from settings import Settings
+from tasks.leasekeeper import Leasekeeper
+from tasks.log_writer import LogWriter
+from tasks.work import CANCELLED, ExecutionFailed, FencedWrite, Kind, Outcome, Work
+
+POLL_SECONDS: Final = 1.0
+SHORT_DRAIN_SECONDS: Final = 70.0
+LONG_DRAIN_SECONDS: Final = 8.0
+_RETRY_SECONDS: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
+_log = structlog.get_logger("switchyard.engine")
+
+
+class Engine:
+    """The executions of one worker process."""
+
+    def __init__(self, settings: Settings, pool: asyncpg.Pool, kinds: Mapping[str, Kind], worker: str) -> None:
+        self.worker = worker
+        self.is_draining = False
+        self._settings = settings
+        self._pool = pool
+        self._kinds = kinds
+        self._wakes = {name: asyncio.Event() for name in kinds}
+        self._held: dict[UUID, Held] = {}
+        self._leasekeeper = Leasekeeper(settings, self._held)
+        self._announced: dict[object, Event] = {}
+        self._has_announcements = asyncio.Event()
+        self._drain_started = asyncio.Event()
+
+    # -- what the worker drives
+
+    async def run(self) -> None:
+        """Work until `drain` was called and everything in hand is finished or handed back."""
+        with events.hub().listen(CancelRequested, self._hear_cancel):
+            async with asyncio.TaskGroup() as background:
+                tasks = [
+                    background.create_task(self._leasekeeper.run(), name="leases"),
+                    background.create_task(self._announce(), name="announcements"),
+                ]
+                lanes = [
+                    background.create_task(self._lane(kind), name=f"lane-{kind.name}") for kind in self._kinds.values()
+                ]
+                await self._drain_started.wait()
+                for lane in lanes:
+                    lane.cancel()
+                await self._drain()
+                for task in tasks:
+                    task.cancel()
+                await self._announce_rest()
+
+    def drain(self) -> None:
+        """Claim no more; finish what is short and hand back what is long."""
+        self.is_draining = True
+        self._drain_started.set()
+
+    def wake(self, kind: str) -> None:
+        """Look for work of a kind now."""
+        self._wakes[kind].set()
+
+    def free_slots(self, kind: str) -> int:
+        """How many more executions of a kind this worker can take."""
+        running = sum(1 for held in self._held.values() if held.kind.name == kind)
+        return max(0, self._kinds[kind].slots - running)
+
+    # -- claiming
+
+    async def _lane(self, kind: Kind) -> None:
+        """Claim while there is room; wake by the doorbell, by a free slot, or by looking once a second."""
+        wake = self._wakes[kind.name]
+        while True:
+            wake.clear()
+            try:
+                while self.free_slots(kind.name) and (claim := await self._claim(kind)):
+                    self._start(kind, claim)
+            except Exception as error:
+                if not is_outage(error):
+                    raise
+                _log.warning("claim_failed", kind=kind.name, error=repr(error))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(POLL_SECONDS * random.uniform(0.8, 1.2)):  # noqa: S311 - spreads load only
+                    await wake.wait()
+
+    async def _claim(self, kind: Kind) -> Claim | None:
+        async with self._pool.acquire(timeout=2) as connection, connection.transaction():
+            return await leases.claim(
+                connection,
+                kind.name,
+                worker=self.worker,
+                lease_seconds=self._settings.lease_seconds,
+                max_running_per_owner=self._settings.max_running_per_user,
+            )
+
+    def _start(self, kind: Kind, claim: Claim) -> None:
+        now = time.monotonic()
+        held = Held(kind)
+        log = LogWriter(
+            self,
+            claim,
+            head_bytes=self._settings.log_head_bytes,
+            tail_bytes=self._settings.log_tail_bytes,
+        )
+        held.work = Work(
+            self,
+            claim,
+            log,
+            deadline=now + claim.remaining_seconds,
+            lease_deadline=now + self._settings.lease_margin_seconds,
+        )
+        self._held[claim.execution_id] = held
+        held.task = asyncio.create_task(self._perform(held), name=f"execution-{claim.execution_id}")
+        held.task.add_done_callback(lambda task: self._ended(claim, task))
+        self._changed(claim)
+        _log.info("execution_started", execution_id=str(claim.execution_id), kind=kind.name, attempt=claim.attempt)
+
+    def _ended(self, claim: Claim, task: asyncio.Task[None]) -> None:
+        self._held.pop(claim.execution_id, None)
+        self._wakes[claim.kind].set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("execution_task_failed", execution_id=str(claim.execution_id), exc_info=error)
+
+    # -- one execution
+
+    async def _perform(self, held: Held) -> None:
+        work = held.work
+        writer = asyncio.create_task(work.log.run(), name=f"log-{work.id}")
+        writer.add_done_callback(lambda task: None if task.cancelled() else held.lose())
+        try:
+            if work.claim.attempt > 1:
+                await work.log.info(f"Attempt {work.claim.attempt} starts on {self.worker}.")
+            outcome = await self._outcome(held)
+            await work.log.finish()
+            await self._finish(work, outcome)
+        except (LeaseLost, asyncio.CancelledError):
+            if held.is_handed_back:
+                await self._hand_back(work)
+            else:
+                _log.warning("lease_lost", execution_id=str(work.id), attempt=work.claim.attempt)
+        finally:
+            self._changed(work.claim)
+            writer.cancel()
+            with suppress(asyncio.CancelledError, LeaseLost):
+                await writer
+
+    async def _outcome(self, held: Held) -> Outcome:
+        """Run the kind; every way it can end becomes an outcome, but a lost lease and a hand-back pass through."""
+        work, kind = held.work, held.kind
+        run = asyncio.create_task(kind.run(work), name=f"run-{work.id}")
+        stopper = asyncio.create_task(self._stop_in_time(work, kind, run), name=f"stop-{work.id}")
+        try:
+            return await run
+        except LeaseLost:
+            raise
+        except ExecutionFailed as error:
+            return Outcome(ExecutionStatus.FAILED, error.failure)
+        except asyncio.CancelledError:
+            if stopper.done() and not stopper.cancelled() and (outcome := stopper.result()) is not None:
+                return outcome
+            raise
+        except Exception:  # noqa: BLE001 - an edge: whatever a kind throws, its execution must end
+            _log.exception("execution_crashed", execution_id=str(work.id))
+            await work.log.error("Something went wrong inside Switchyard; the operator finds the trace in its log.")
+            return Outcome.failed(FailureCode.INTERNAL, "An internal error ended the execution.", retryable=True)
+        finally:
+            for task in (run, stopper):
+                task.cancel()
+                with suppress(asyncio.CancelledError, Exception):
+                    await task
+
+    async def _stop_in_time(self, work: Work, kind: Kind, run: asyncio.Task[Outcome]) -> Outcome | None:
+        """Cancel a run that overstays after a request to stop, or its time limit; say which it was."""
+        left = work.deadline - time.monotonic()
+        try:
+            async with asyncio.timeout(max(0.0, left)):
+                await work.cancel_requested.wait()
+            outcome, grace = CANCELLED, kind.cancel_grace_seconds
+        except TimeoutError:
+            outcome = Outcome.failed(
+                FailureCode.TIMED_OUT, "The time limit was reached.", stage=work.log.stage, retryable=True
+            )
+            grace = kind.timeout_grace_seconds
+        await asyncio.wait({run}, timeout=grace)
+        run.cancel()
+        return outcome
+
+    async def _finish(self, work: Work, outcome: Outcome) -> None:
+        async def write(connection: asyncpg.Connection) -> None:
+            if outcome.write is not None:
+                await outcome.write(connection)
+            await leases.finish(
+                connection,
+                work.claim,
+                outcome.status,
+                failure=outcome.failure,
+                compact_log_after_seconds=self._settings.log_compact_after_seconds,
+            )
+
+        await self.persist(work, write)
+        _log.info(
+            "execution_finished",
+            execution_id=str(work.id),
+            status=outcome.status.value,
+            failure=outcome.failure and outcome.failure.code.value,
+        )
+
+    async def _hand_back(self, work: Work) -> None:
+        with suppress(LeaseLost):
+            await work.log.info("The worker shuts down; another one will go on.")
+            await work.log.flush()
+
+            async def write(connection: asyncpg.Connection) -> None:
+                await leases.hand_back(connection, work.claim)
+
+            await self.persist(work, write)
+            _log.info("execution_handed_back", execution_id=str(work.id))
+
+    # -- the ledger: fenced writes
+
+    @asynccontextmanager
+    async def fenced(self, claim: Claim) -> AsyncIterator[asyncpg.Connection]:
+        """A transaction that keeps the sweeper from taking the lease until it ends."""
+        async with self._pool.acquire(timeout=5) as connection, connection.transaction():
+            held = await connection.fetchval(
+                "SELECT 1 FROM executions WHERE id = $1 AND attempt = $2 AND status = 'RUNNING' FOR NO KEY UPDATE",
+                claim.execution_id,
+                claim.attempt,
+            )
+            if held is None:
+                raise LeaseLost
+            yield connection
+
+    async def persist(self, work: Work, write: FencedWrite) -> None:
+        """Run a fenced write, again while the database is away and the lease holds."""
+        for attempt in range(1_000_000):
+            try:
+                async with self.fenced(work.claim) as connection:
+                    await write(connection)
+                return
+            except Exception as error:
+                if not is_outage(error):
+                    raise
+                await self._wait_out(work.lease_deadline, attempt, error)
+
+    async def append_lines(self, claim: Claim, after_sequence: int, lines: list[NewLine]) -> None:
+        """Store log lines; a lost answer is resolved by asking where the cursor is."""
+        for attempt in range(1_000_000):
+            try:
+                async with self._pool.acquire(timeout=5) as connection:
+                    if await logs.append(connection, claim, after_sequence=after_sequence, lines=lines):
+                        return
+                    if await logs.last_sequence_of(connection, claim) == after_sequence + len(lines):
+                        return
+                raise LeaseLost
+            except Exception as error:
+                if not is_outage(error):
+                    raise
+                held = self._held.get(claim.execution_id)
+                await self._wait_out(held.work.lease_deadline if held else 0.0, attempt, error)
+
+    def announce_lines(self, claim: Claim, last_sequence: int) -> None:
+        """Tell readers that there are lines; several announcements become one."""
+        self._say(("log", claim.execution_id), LogAppended(claim.execution_id, last_sequence))
+
+    async def advance(self, work: Work, progress: int, stage: str | None) -> None:
+        """Store progress and stage."""
+
+        async def write(connection: asyncpg.Connection) -> None:
+            await leases.advance(connection, work.claim, progress=progress, stage=stage)
+
+        await self.persist(work, write)
+        self._changed(work.claim)
+
+    async def _wait_out(self, lease_deadline: float, attempt: int, error: Exception) -> None:
+        """Wait before another try; raises LeaseLost once the lease may be gone."""
+        delay = _RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)]
+        if time.monotonic() + delay >= lease_deadline:
+            raise LeaseLost from error
+        if attempt == 0:
+            _log.warning("database_away", error=repr(error))
+        await asyncio.sleep(delay)
+
+    # -- stopping and telling
+
+    def _hear_cancel(self, event: CancelRequested) -> None:
+        held = self._held.get(event.execution_id)
+        if held is not None:
+            # A hint only: the row says whether it is true.
+            self._leasekeeper.look_for_cancels()
+
+    async def _drain(self) -> None:
+        for held in list(self._held.values()):
+            if not held.kind.is_short:
+                held.hand_back()
+        if not self._held:
+            return
+        patience = (
+            SHORT_DRAIN_SECONDS if any(held.kind.is_short for held in self._held.values()) else LONG_DRAIN_SECONDS
+        )
+        tasks = {held.task for held in self._held.values()}
+        _, late = await asyncio.wait(tasks, timeout=patience)
+        for held in list(self._held.values()):
+            if held.task in late:
+                held.hand_back()
+        if late:
+            await asyncio.wait(late, timeout=LONG_DRAIN_SECONDS)
+
+    def _changed(self, claim: Claim) -> None:
+        self._say(("execution", claim.execution_id), ExecutionChanged(claim.execution_id, claim.owner_id))
+
+    def _say(self, key: object, event: Event) -> None:
+        self._announced[key] = event
+        self._has_announcements.set()
+
+    async def _announce(self) -> None:
+        """Publish what was said since; the work itself never waits for Redis."""
+        while True:
+            await self._has_announcements.wait()
+            await self._announce_rest()
+
+    async def _announce_rest(self) -> None:
+        self._has_announcements.clear()
+        said, self._announced = self._announced, {}
+        for event in said.values():
+            await events.publish(event)
+
+
+class Held:
+    """An execution in hand."""
+
+    work: Work
+    task: asyncio.Task[None]
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        self.is_handed_back = False
+
+    def lose(self) -> None:
+        """The lease is gone: stop at once."""
+        self.task.cancel()
+
+    def hand_back(self) -> None:
+        """Stop and return the execution to the queue."""
+        self.is_handed_back = True
+        self.work.is_draining = True
+        self.task.cancel()

@@ -1,0 +1,149 @@
+"""What a kind of execution sees: its work, and the ways to end it.
+
+A kind implements `Kind`; the engine (`tasks/executions.py`) knows nothing else of it. All that a kind writes
+goes through `Work`, which carries the fencing token: after the lease is lost every write raises LeaseLost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+from uuid import UUID
+
+import asyncpg
+
+from adapters import processes
+from adapters.processes import Limits, ProcessTree
+from models.executions import Claim, ExecutionStatus, Failure, FailureCode
+from tasks.log_writer import LogWriter
+
+DEFAULT_LIMITS = Limits()
+FencedWrite = Callable[[asyncpg.Connection], Awaitable[None]]
+
+
+class ExecutionFailed(Exception):
+    """The execution ends FAILED with this failure."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an execution ended. `write` stores the kind's own result in the transaction that ends it."""
+
+    status: ExecutionStatus
+    failure: Failure | None = None
+    write: FencedWrite | None = None
+
+    @classmethod
+    def failed(cls, code: FailureCode, message: str, **fields: Any) -> Outcome:
+        """An end with a failure."""
+        return cls(ExecutionStatus.FAILED, Failure(code, message, **fields))
+
+
+SUCCEEDED = Outcome(ExecutionStatus.SUCCEEDED)
+CANCELLED = Outcome(ExecutionStatus.CANCELLED)
+
+
+class Kind(Protocol):
+    """A kind of execution.
+
+    `run` is cancelled (asyncio) when the lease is lost or the worker drains; it must leave nothing behind then.
+    `cancel_grace_seconds` is how long it may take after `work.cancel_requested` to end by itself, and
+    `timeout_grace_seconds` how long after `work.remaining_seconds` reaches zero.
+    """
+
+    name: str
+    slots: int
+    is_short: bool
+    cancel_grace_seconds: float
+    timeout_grace_seconds: float
+
+    async def run(self, work: Work) -> Outcome:
+        """Do the work."""
+
+
+class Ledger(Protocol):
+    """The engine's side of `Work`."""
+
+    def fenced(self, claim: Claim) -> AbstractAsyncContextManager[asyncpg.Connection]:
+        """A transaction that holds the lease; raises LeaseLost."""
+
+    async def persist(self, work: Work, write: FencedWrite) -> None:
+        """Run a fenced write through outages shorter than the lease."""
+
+    async def advance(self, work: Work, progress: int, stage: str | None) -> None:
+        """Store progress and stage."""
+
+
+class Work:
+    """One attempt at one execution, held under a lease."""
+
+    def __init__(self, ledger: Ledger, claim: Claim, log: LogWriter, *, deadline: float, lease_deadline: float) -> None:
+        self.claim = claim
+        self.log = log
+        self.cancel_requested = asyncio.Event()
+        self.is_draining = False
+        self.lease_deadline = lease_deadline
+        self._ledger = ledger
+        self._deadline = deadline
+        self._trees: set[ProcessTree] = set()
+        self._progress = 0
+
+    @property
+    def id(self) -> UUID:
+        """The execution's id."""
+        return self.claim.execution_id
+
+    @property
+    def deadline(self) -> float:
+        """When the work has to be done, on the clock of `time.monotonic()`."""
+        return self._deadline
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[asyncpg.Connection]:
+        """A transaction in which the lease cannot be lost; raises LeaseLost when it is lost already."""
+        async with self._ledger.fenced(self.claim) as connection:
+            yield connection
+
+    async def persist(self, write: FencedWrite) -> None:
+        """Run `write` in a fenced transaction, again after an outage of the database.
+
+        The write must have no effect when it was already done, because the answer of a commit can be lost.
+        """
+        await self._ledger.persist(self, write)
+
+    async def advance(self, progress: int, *, stage: str | None = None) -> None:
+        """Tell how far the work is, 0 to 100; it never goes back. A new stage is written to the history."""
+        progress = max(self._progress, min(100, progress))
+        is_new_stage = stage is not None and stage != self.log.stage
+        if progress == self._progress and not is_new_stage:
+            return
+        self._progress = progress
+        if is_new_stage:
+            self.log.stage = stage
+        await self._ledger.advance(self, progress, stage)
+
+    @asynccontextmanager
+    async def spawn(
+        self, argv: Sequence[str], *, env: Mapping[str, str], cwd: str | Path, limits: Limits = DEFAULT_LIMITS
+    ) -> AsyncIterator[ProcessTree]:
+        """Start a process tree that cannot outlive the lease; leaving the block kills it."""
+        async with processes.spawn(argv, env=env, cwd=cwd, deadline=self.lease_deadline, limits=limits) as tree:
+            self._trees.add(tree)
+            try:
+                yield tree
+            finally:
+                self._trees.discard(tree)
+
+    def renew(self, lease_deadline: float) -> None:
+        """The lease holds until then: let the process trees live as long."""
+        self.lease_deadline = lease_deadline
+        for tree in self._trees:
+            tree.renew(lease_deadline)
