@@ -31,6 +31,9 @@ from models.permissions import Origin
 
 REQUEST_ID_HEADER: Final = "X-Request-ID"
 API_CONTENT_SECURITY_POLICY: Final = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+SCRIPT_CONTENT_SECURITY_POLICY: Final = "default-src 'self'; frame-ancestors 'none'"
+"""A web worker lives under the policy of its own script's answer (CSP 3 §4.2.1) and imports further files of ours."""
+
 HSTS: Final = "max-age=31536000"
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_-]{8,64}", re.ASCII)
@@ -174,7 +177,10 @@ class SecurityHeaders:
         async def send_strict(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = list(message.get("headers", ()))
-                present = {name.lower() for name, _ in headers}
+                present = {name.lower(): value for name, value in headers}
+                if present.get(b"content-type", b"").startswith(b"text/javascript"):
+                    headers.append((b"content-security-policy", SCRIPT_CONTENT_SECURITY_POLICY.encode()))
+                    present[b"content-security-policy"] = b""
                 message["headers"] = headers + [pair for pair in self.defaults if pair[0] not in present]
             await send(message)
 
@@ -230,7 +236,7 @@ class BodyLimits:
         return PayloadTooLarge(f"The body is larger than {self.max_bytes} bytes.", maxBytes=self.max_bytes)
 
 
-async def http_error(connection: HTTPConnection, error: Exception) -> Response | None:
+async def _refuse(connection: HTTPConnection, error: Exception) -> Response | None:
     """The answer to a refusal by the router or an endpoint: the error shape of GraphQL, over plain HTTP."""
     if isinstance(connection, WebSocket):
         await _close(connection, error)
@@ -251,7 +257,7 @@ async def http_error(connection: HTTPConnection, error: Exception) -> Response |
     return answer
 
 
-async def http_fault(connection: HTTPConnection, error: Exception) -> Response | None:
+async def _own_up(connection: HTTPConnection, error: Exception) -> Response | None:
     """The answer to a fault of ours: nothing but the request id; the trace goes to the log."""
     if isinstance(error, ClientDisconnect | WebSocketDisconnect):
         return None if isinstance(connection, WebSocket) else Response(status_code=499)  # nobody reads it
@@ -315,3 +321,8 @@ def _accepted_request_id(given: Sequence[str]) -> str | None:
 async def _close(socket: WebSocket, error: Exception) -> None:
     code = error.code if isinstance(error, WebSocketException) else 1011
     await socket.close(code)
+
+
+# Starlette's type for a handler knows Request or WebSocket, not that it calls the same one with both.
+REFUSAL_HANDLERS: Final[dict[Any, Any]] = {HTTPException: _refuse, SwitchyardError: _refuse}
+FAULT_HANDLERS: Final[dict[Any, Any]] = {Exception: _own_up}

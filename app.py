@@ -1,0 +1,289 @@
+"""The ASGI application and the server around it: routes, lifespan, middleware, the socket, the signals.
+
+Invariants: every handle that the process needs is opened in the lifespan, in order, and closed in reverse; after
+SIGTERM the process is not ready at once, tells its sockets 1012 and ends with code 0 within seconds, whatever its
+clients do. What a request means is not known here: that is `schema`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import Any, Final
+
+import structlog
+import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.requests import HTTPConnection
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from adapters import events
+from adapters.storage import Storage, open_storage
+from adapters.structured_logs import set_up_logging
+from models import database
+from resolvers import sessions
+from schema import files, pages
+from schema.health import Health
+from schema.http import GraphQLEndpoint
+from schema.middleware import (
+    FAULT_HANDLERS,
+    REFUSAL_HANDLERS,
+    AccessLog,
+    BodyLimits,
+    RequestIdentity,
+    SecurityHeaders,
+)
+from schema.websocket import GraphQLSocket
+from settings import Settings
+
+PREFLIGHT_SECONDS: Final = 7_200  # as long as Chromium keeps one
+STALLED_PEER_MILLISECONDS: Final = 15_000
+HEAD_TIMEOUT_SECONDS: Final = 30.0
+HEAD_MAX_BYTES: Final = 65_536
+KEEP_ALIVE_SECONDS: Final = 75  # longer than the 60 s that balancers keep an idle connection, so that they close first
+GRACE_SECONDS: Final = 10
+BACKLOG: Final = 1_024
+GC_THRESHOLDS: Final = (20_000, 20, 50)
+
+_log = structlog.get_logger("switchyard.api")
+
+
+def create_app(settings: Settings) -> Starlette:
+    """The application; nothing is opened before its lifespan starts."""
+    health = Health(settings, storage=lambda: app.state.storage)
+    app = Starlette(
+        routes=_routes(settings, health),
+        middleware=_middleware(settings),
+        exception_handlers=REFUSAL_HANDLERS,
+        lifespan=lambda app: _opened(app, settings),
+    )
+    app.state.health = health
+    app.router.redirect_slashes = False  # it would believe the Host header
+    return app
+
+
+def _routes(settings: Settings, health: Health) -> list[BaseRoute]:
+    endpoint = BodyLimits(
+        GraphQLEndpoint(settings), max_bytes=settings.max_body_bytes, timeout_seconds=settings.body_timeout_seconds
+    )
+    return [
+        Route("/graphql", endpoint, methods=["GET", "POST"]),
+        WebSocketRoute("/graphql", GraphQLSocket(settings)),
+        *pages.routes(),
+        *files.routes(_storage_of),
+        Route("/healthz", health.alive),
+        Route("/readyz", health.ready),
+    ]
+
+
+def _middleware(settings: Settings) -> list[Middleware]:
+    """Outermost first: what is added to answers must wrap everything that may refuse."""
+    return [
+        Middleware(RequestIdentity, trusted_proxies=settings.trusted_proxies),
+        Middleware(AccessLog),
+        Middleware(SecurityHeaders, strict_transport=settings.is_production),
+        Middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=("GET", "POST", "PUT"),
+            allow_headers=("Authorization", "If-None-Match", "Last-Event-ID", "Range", "X-CSRF-Token", "X-Request-ID"),
+            allow_credentials=True,
+            expose_headers=("ETag", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID"),
+            max_age=PREFLIGHT_SECONDS,
+        ),
+        Middleware(ExceptionMiddleware, handlers=FAULT_HANDLERS),
+    ]
+
+
+@asynccontextmanager
+async def _opened(app: Starlette, settings: Settings) -> AsyncIterator[None]:
+    set_up_logging(settings)
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(database.connected(settings))
+        await stack.enter_async_context(events.connected(settings))
+        app.state.storage = await stack.enter_async_context(open_storage(settings))
+        await stack.enter_async_context(sessions.opened(settings))
+        yield
+
+
+def _storage_of(connection: HTTPConnection) -> Storage:
+    storage: Storage = connection.app.state.storage
+    return storage
+
+
+# -- the server
+
+
+async def serve(settings: Settings) -> None:
+    """Listen until SIGTERM or SIGINT; logs `api_listening` with the port once requests are welcome.
+
+    Raises OSError when the address is taken and SystemExit when the application does not start.
+    """
+    set_up_logging(settings)
+    listener = listening_socket(settings.host, settings.port)
+    if settings.port == 0:
+        # Any free port was asked for, so nobody could name the address beforehand.
+        port = listener.getsockname()[1]
+        settings = settings.model_copy(update={"port": port, "base_url": f"http://{settings.host}:{port}"})
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        http=DeadlineHttpProtocol,
+        ws="websockets-sansio",
+        ws_max_size=settings.max_message_bytes,
+        ws_ping_interval=20,
+        ws_ping_timeout=20,
+        ws_per_message_deflate=False,
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # `RequestIdentity` does that, for named proxies only
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+    with listener:
+        await ApiServer(config, health=app.state.health, drain_seconds=settings.drain_seconds).serve([listener])
+    _log.info("api_stopped")
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """A bound socket whose connections give up on a peer that takes nothing for fifteen seconds.
+
+    Without that a client that stops reading keeps its subscription for ever: closing waits for the buffer to drain.
+    """
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; accepted connections inherit it
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_PEER_MILLISECONDS)
+        listener.bind(address)
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+class ApiServer(uvicorn.Server):
+    """uvicorn with our signals: it drains first, and a signal that was obeyed is not raised again at the end."""
+
+    def __init__(self, config: uvicorn.Config, *, health: Health, drain_seconds: float) -> None:
+        super().__init__(config)
+        self._health = health
+        self._drain_seconds = drain_seconds
+        self._signals = 0
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, then say where; what lives now lives as long as the process, so the collector may forget it."""
+        await super().startup(sockets=sockets)
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+        for listener in sockets or ():
+            host, port, *_ = listener.getsockname()
+            _log.info("api_listening", host=host, port=port)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Let SIGTERM and SIGINT stop the server for as long as it serves."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    def _stop(self) -> None:
+        self._signals += 1
+        if self._signals == 1:
+            _log.info("api_draining", seconds=self._drain_seconds)
+            self._health.drain()
+            asyncio.get_running_loop().call_later(self._drain_seconds, self._close)
+        else:
+            self._close()
+            self.force_exit = self._signals > 2
+
+    def _close(self) -> None:
+        self.should_exit = True
+
+
+class DeadlineHttpProtocol(HttpToolsProtocol):
+    """uvicorn's protocol with bounds on a request's head, and on a body that nobody reads any more.
+
+    Otherwise a client that opens a connection and says nothing, or half a header, or headers without end, has it for
+    ever. The body that an endpoint reads is the endpoint's to bound (`BodyLimits`, `schema/files.py`).
+    """
+
+    _expiry: asyncio.TimerHandle | None = None
+    _is_in_head = True
+    _head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as the base class
+        """Give the first request its time."""
+        super().connection_made(transport)
+        self._arm()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the deadline."""
+        self._disarm()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse; refuse a head that is too long."""
+        super().data_received(data)
+        if self._is_in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_MAX_BYTES and not self.transport.is_closing():
+                self.send_400_response("The head of the request is too long.")
+
+    def on_message_begin(self) -> None:
+        """Give this request its time, unless it has it from the start of the connection."""
+        super().on_message_begin()
+        self._is_in_head = True
+        if self._expiry is None:
+            self._arm()
+
+    def on_headers_complete(self) -> None:
+        """What follows is body."""
+        super().on_headers_complete()
+        self._is_in_head = False
+        self._head_bytes = 0
+
+    def on_message_complete(self) -> None:
+        """The request has arrived."""
+        super().on_message_complete()
+        self._disarm()
+
+    def handle_websocket_upgrade(self) -> None:
+        """Leave deadlines to the WebSocket from here on."""
+        self._disarm()
+        super().handle_websocket_upgrade()
+
+    def _arm(self) -> None:
+        self._expiry = self.loop.call_later(HEAD_TIMEOUT_SECONDS, self._expire)
+
+    def _disarm(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+
+    def _expire(self) -> None:
+        # The type says that there is always a cycle, but before the first head there is none.
+        cycle: Any = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            self._arm()
+        else:
+            self.transport.abort()
