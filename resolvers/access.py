@@ -1,0 +1,50 @@
+"""The gate from an id to a row: one function per kind of thing, and no other way in.
+
+Each checks, in this order, that the text is an id of that kind, that the actor may see the row, and that their
+role grants what they are about to do. What an actor may not see answers like what does not exist: NOT_FOUND. A
+malformed id names nothing, so it answers the same.
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from errors import Forbidden, NotFound, Unauthorized
+from models.ids import MalformedId, Prefix, decode_id
+from models.permissions import Actor, Permission
+from models.users import Account, find_accounts
+
+
+async def user(actor: Actor, id_text: str, *, to: Permission) -> Account:
+    """A user: oneself, or anybody for administrators."""
+    user_id = uuid_of(id_text, Prefix.USER)
+    is_visible = actor.is_admin or user_id == actor.user_id
+    found = (await find_accounts([user_id])).get(user_id) if is_visible else None
+    if found is None:
+        raise missing()
+    allow(actor, to)
+    return found
+
+
+def uuid_of(id_text: str, prefix: Prefix) -> UUID:
+    """The UUID in an id of one kind; raises NotFound for ids of other kinds and for what is no id."""
+    try:
+        found, value = decode_id(id_text)
+    except MalformedId:
+        raise missing() from None
+    if found != prefix:
+        raise missing()
+    return value
+
+
+def allow(actor: Actor, to: Permission) -> None:
+    """Let the actor pass if their role grants `to`; raises Unauthorized for nobody, Forbidden for others."""
+    if actor.is_anonymous:
+        raise Unauthorized("Sign in first.")
+    if not actor.may(to):
+        raise Forbidden("Your role does not allow this.", permission=to.value)
+
+
+def missing() -> NotFound:
+    """The one answer for what does not exist and for what is not the actor's."""
+    return NotFound("There is no such thing, or it is not yours.")
