@@ -59,6 +59,7 @@ class SessionCache:
 
     def __init__(self, *, size: int = CACHE_SIZE) -> None:
         self._size = size
+        self.changes = 0
         self._entries: OrderedDict[UUID, tuple[float, LiveSession]] = OrderedDict()
         self._of_user: dict[UUID, set[UUID]] = {}
 
@@ -73,8 +74,13 @@ class SessionCache:
         self._entries.move_to_end(session_id)
         return session
 
-    def put(self, session: LiveSession, *, read_at: float) -> None:
-        """Keep a session; `read_at` is the moment before its query, so that the query's time counts too."""
+    def put(self, session: LiveSession, *, read_at: float, changes: int) -> None:
+        """Keep a session; `read_at` and `changes` are the loop's clock and the count from before its query.
+
+        If anybody's sessions changed since, the query may have been too early to see it: nothing is kept.
+        """
+        if changes != self.changes:
+            return
         self._entries[session.id] = (read_at, session)
         self._entries.move_to_end(session.id)
         self._of_user.setdefault(session.account.id, set()).add(session.id)
@@ -84,6 +90,7 @@ class SessionCache:
 
     def forget_user(self, user_id: UUID) -> None:
         """Drop every session of a user."""
+        self.changes += 1
         for session_id in self._of_user.pop(user_id, ()):
             self._entries.pop(session_id, None)
 
@@ -132,10 +139,11 @@ async def authenticate(token: str, origin: Origin) -> Actor:
     now = asyncio.get_running_loop().time()
     session = handle.cache.get(claims.session_id, now=now)
     if session is None:
+        changes = handle.cache.changes
         session = await find_live(claims.session_id, idle_days=handle.settings.session_idle_days)
         if session is None:
             raise _ended()
-        handle.cache.put(session, read_at=now)
+        handle.cache.put(session, read_at=now, changes=changes)
     if session.account.id != claims.user_id:
         raise _ended()
     return Actor(user_id=session.account.id, role=session.account.role, session_id=session.id, origin=origin)

@@ -386,7 +386,7 @@ def a_live_session(*, user_id: UUID | None = None) -> LiveSession:
 
 def test_a_cached_session_is_good_for_five_seconds() -> None:
     cache, session = SessionCache(), a_live_session()
-    cache.put(session, read_at=100.0)
+    cache.put(session, read_at=100.0, changes=0)
     assert cache.get(session.id, now=105.0) is session
     assert cache.get(session.id, now=105.1) is None
 
@@ -395,23 +395,31 @@ def test_the_cache_drops_the_session_used_longest_ago() -> None:
     cache = SessionCache(size=3)
     kept, dropped, *others = [a_live_session() for _ in range(4)]
     for session in (kept, dropped, others[0]):
-        cache.put(session, read_at=0.0)
+        cache.put(session, read_at=0.0, changes=cache.changes)
     cache.get(kept.id, now=0.0)
-    cache.put(others[1], read_at=0.0)
+    cache.put(others[1], read_at=0.0, changes=cache.changes)
     assert len(cache) == 3
     assert cache.get(dropped.id, now=0.0) is None
     assert cache.get(kept.id, now=0.0) is kept
+
+
+def test_a_session_read_before_a_change_is_not_kept() -> None:
+    cache, session = SessionCache(), a_live_session()
+    before = cache.changes
+    cache.forget_user(session.account.id)
+    cache.put(session, read_at=0.0, changes=before)
+    assert cache.get(session.id, now=0.0) is None
 
 
 def test_forgetting_a_user_drops_all_their_sessions_and_no_others() -> None:
     cache, user_id = SessionCache(size=3), new_id()
     first, second, other = a_live_session(user_id=user_id), a_live_session(user_id=user_id), a_live_session()
     for session in (first, second, other):
-        cache.put(session, read_at=0.0)
+        cache.put(session, read_at=0.0, changes=cache.changes)
     cache.forget_user(user_id)
     cache.forget_user(user_id)
     assert [cache.get(session.id, now=0.0) for session in (first, second, other)] == [None, None, other]
-    cache.put(replace(first, counter=1), read_at=0.0)
+    cache.put(replace(first, counter=1), read_at=0.0, changes=cache.changes)
     assert len(cache) == 2
 
 
