@@ -245,6 +245,7 @@ def _say(text: str) -> None:
 def serve_api(_options: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT."""
     import uvloop
+
     from app import serve
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

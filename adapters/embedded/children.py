@@ -312,11 +312,18 @@ def log_tail(path: Path, since_byte: int, lines: int = 12) -> str:
     return "\n".join(f"    {line}" for line in text.splitlines()[-lines:])
 
 
-def readable_copy(root: Path, target: Path) -> Path:
-    """Copy an installation to where another user can read it, once; the copy's root."""
-    if not target.exists():
-        draft = target.with_name(f"{target.name}.new")
-        shutil.rmtree(draft, ignore_errors=True)
-        shutil.copytree(root, draft, symlinks=True)
-        draft.replace(target)
-    return target
+def copy_folder(program: Path, parent: Path) -> Path:
+    """Where a copy of this very program's installation goes: an upgraded one gets a folder of its own."""
+    about = program.stat()
+    return parent / f"{about.st_size}-{int(about.st_mtime)}"
+
+
+def readable_copy(root: Path, parts: Iterable[str], target: Path) -> None:
+    """Copy folders of an installation to where another user can read them, once; older copies go."""
+    if target.exists():
+        return
+    shutil.rmtree(target.parent, ignore_errors=True)
+    draft = target.with_name("new")
+    for part in parts:
+        shutil.copytree(root / part, draft / part, symlinks=True, ignore=shutil.ignore_patterns("include", "*.a"))
+    draft.replace(target)

