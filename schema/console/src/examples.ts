@@ -1,0 +1,264 @@
+/**
+ * The tour: operations that open as tabs on the first visit, in the order to try them.
+ *
+ * A tab is named after its operation. Variables such as "@run" are placeholders (placeholders.ts). The operations are
+ * validated against the schema by a test, so keep each one a single GraphQL-tagged template.
+ */
+
+interface Example {
+  query: string;
+  variables?: string;
+}
+
+function example(query: string, variables?: object): Example {
+  return { query: query.trim(), ...(variables && { variables: JSON.stringify(variables, null, 2) }) };
+}
+
+const WELCOME = example(/* GraphQL */ `
+# 1 · Welcome to Switchyard
+#
+# One GraphQL API for crawl jobs, and for
+# watching them live. The tabs above are a
+# tour: go from left to right and press ▶ (or
+# Ctrl-Enter) in each. Nothing needs copying
+# from tab to tab.
+#
+# First sign in: the form is in the pane on the
+# left, behind the person icon. Then ▶ tells
+# who you are.
+#
+# The book icon shows every type and field, the
+# folder icon builds operations by clicks, and
+# Ctrl-Space completes what you type.
+query Welcome {
+  me {
+    id
+    username
+    email
+    role
+  }
+}
+`);
+
+const SIGN_IN = example(
+  /* GraphQL */ `
+# 2 · Signing in, the way your own program does
+# it
+#
+# You can skip this tab when you used the form
+# on the left. Put your own name and password
+# into the variables below and press ▶: this
+# page takes over the session in the answer.
+#
+# Send the accessToken as "Authorization:
+# Bearer …" with every request. It lives for
+# minutes; refreshSession(input: {refreshToken:
+# …}) gives the next pair. Passwords typed here
+# are not kept by the browser.
+mutation SignIn($input: LoginInput!) {
+  login(input: $input) {
+    accessToken
+    refreshToken
+    expiresAt
+    user {
+      username
+      role
+    }
+  }
+}
+`,
+  { input: { identifier: "", password: "" } },
+);
+
+const TOOLS = example(/* GraphQL */ `
+# 3 · Tools: what can be crawled
+#
+# A tool knows how to crawl one kind of site.
+# Its inputSchema is the JSON Schema that a
+# job's input must fit.
+#
+# Lists are Relay connections: pass
+# pageInfo.endCursor as "after" to get the next
+# page.
+query Tools {
+  tools(first: 20) {
+    edges {
+      node {
+        id
+        slug
+        name
+        inputSchema
+      }
+    }
+    pageInfo {
+      hasNextPage
+      endCursor
+    }
+  }
+}
+`);
+
+const CREATE_JOB = example(
+  /* GraphQL */ `
+# 4 · Create a job and run it
+#
+# A job is a tool with an input; a run is one
+# execution of it. With run: true the first run
+# is queued at once.
+#
+# "@tool" in the variables stands for the
+# catalogue tool that tab 3 listed. An input
+# that does not fit the tool's schema is
+# refused, and the error says where: try it by
+# deleting "startUrls".
+mutation CreateJob($input: CreateJobInput!) {
+  createJob(input: $input) {
+    job {
+      id
+      name
+    }
+    run {
+      id
+      status
+    }
+  }
+}
+`,
+  {
+    input: {
+      toolId: "@tool",
+      name: "Quotes",
+      run: true,
+      input: {
+        startUrls: ["https://quotes.toscrape.com/"],
+        config: {
+          item: ".quote",
+          fields: { text: ".text::text", author: ".author::text" },
+          nextPage: "li.next a::attr(href)",
+        },
+      },
+    },
+  },
+);
+
+const WATCH_LOG = example(
+  /* GraphQL */ `
+# 5 · Watch the log
+#
+# A subscription: first the lines stored so
+# far, then each new one as it is written, and
+# it completes by itself when the run is over.
+# The lines gather below the answer. ▶ has
+# become ■, which stops it.
+#
+# Pull the network cable if you like: the
+# stream goes on after the last sequence that
+# arrived, without a gap and without a repeat.
+#
+# "@run" stands for the run that tab 4 started.
+subscription WatchLog($executionId: ID!, $afterSequence: Int = 0) {
+  logs(executionId: $executionId, afterSequence: $afterSequence) {
+    lines {
+      sequence
+      timestamp
+      level
+      message
+      stage
+    }
+    lastSequence
+    complete
+  }
+}
+`,
+  { executionId: "@run", afterSequence: 0 },
+);
+
+const WATCH_RUN = example(
+  /* GraphQL */ `
+# 6 · Watch the run itself
+#
+# The state now, then every change of it. It
+# completes with the final status: SUCCEEDED,
+# FAILED (and then failure says why) or
+# CANCELLED.
+subscription WatchRun($id: ID!) {
+  execution(id: $id) {
+    id
+    status
+    progress
+    attempt
+    startedAt
+    finishedAt
+    failure {
+      code
+      message
+    }
+  }
+}
+`,
+  { id: "@run" },
+);
+
+const STOP_RUN = example(
+  /* GraphQL */ `
+# 7 · Stop it
+#
+# Reaches the run on whichever worker has it,
+# within two seconds. CANCELLED is written once
+# every process of the run is gone; what it had
+# found by then stays. A run that is over
+# already stays as it is.
+mutation StopRun($id: ID!) {
+  cancelJobRun(input: { id: $id }) {
+    run {
+      id
+      status
+    }
+  }
+}
+`,
+  { id: "@run" },
+);
+
+const RESULTS = example(
+  /* GraphQL */ `
+# 8 · Items and files
+#
+# What the run found, a page at a time, and the
+# same as files. A file's url works without
+# signing in and expires; ask again for a new
+# one.
+query Results($id: ID!) {
+  jobRun(id: $id) {
+    status
+    itemsScraped
+    items(first: 10) {
+      edges {
+        node {
+          data
+        }
+      }
+    }
+    outputFiles {
+      format
+      size
+      sha256
+      rowCount
+      url
+    }
+  }
+}
+`,
+  { id: "@run" },
+);
+
+export const EXAMPLES: Example[] = [
+  WELCOME,
+  SIGN_IN,
+  TOOLS,
+  CREATE_JOB,
+  WATCH_LOG,
+  WATCH_RUN,
+  STOP_RUN,
+  RESULTS,
+];
