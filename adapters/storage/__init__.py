@@ -1,0 +1,73 @@
+"""Object storage: exports, uploads, artifacts and finished logs, in a folder or in S3, by settings.
+
+`open_storage` gives the driver; the promises are in `contract.py`. Callers know only the Protocol: signing,
+timeouts, retries and the translation of errors stay in here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from adapters.storage.contract import (
+    INLINE_CONTENT_TYPES,
+    MAX_EXPIRES_SECONDS,
+    MIN_PART_BYTES,
+    PART_BYTES,
+    ChecksumMismatch,
+    InvalidKey,
+    MultipartUpload,
+    ObjectInfo,
+    ObjectNotFound,
+    PresignedPut,
+    Storage,
+    StorageConflict,
+    StorageUnavailable,
+    StoredObject,
+    UploadedPart,
+    check_key,
+)
+from adapters.storage.local import LocalStorage, OpenObject, open_local_storage
+from adapters.storage.s3 import S3Limits, S3Storage, open_s3_storage
+from adapters.storage.signing import CreateGrant, ReadGrant, UrlSigner
+from settings import Settings, StorageBackend
+
+__all__ = [
+    "INLINE_CONTENT_TYPES",
+    "MAX_EXPIRES_SECONDS",
+    "MIN_PART_BYTES",
+    "PART_BYTES",
+    "ChecksumMismatch",
+    "CreateGrant",
+    "InvalidKey",
+    "LocalStorage",
+    "MultipartUpload",
+    "ObjectInfo",
+    "ObjectNotFound",
+    "OpenObject",
+    "PresignedPut",
+    "ReadGrant",
+    "S3Limits",
+    "S3Storage",
+    "Storage",
+    "StorageConflict",
+    "StorageUnavailable",
+    "StoredObject",
+    "UploadedPart",
+    "UrlSigner",
+    "check_key",
+    "open_local_storage",
+    "open_s3_storage",
+    "open_storage",
+]
+
+
+@asynccontextmanager
+async def open_storage(settings: Settings) -> AsyncIterator[Storage]:
+    """The driver that the settings name, for as long as the context lasts."""
+    async with AsyncExitStack() as stack:
+        if settings.storage_backend is StorageBackend.S3:
+            yield await stack.enter_async_context(open_s3_storage(settings))
+        else:
+            signer = UrlSigner(base_url=settings.base_url, keyring=settings.keyring)
+            yield await stack.enter_async_context(open_local_storage(settings.data_dir / "files", signer=signer))
