@@ -28,16 +28,8 @@ SPECIAL = [
     *("168.63.129.16/32", "169.254.169.254/32", "100.100.100.200/32", "192.0.0.192/32"),
     *("::/128", "::1/128", "64:ff9b:1::/48", "100::/64", "100:0:0:1::/64", "2001:1::/32", "2001:2::/48", "2001:3::/32"),
     *("2001:4:112::/48", "2001:10::/28", "2001:20::/28", "2001:30::/28", "2001:db8::/32", "2620:4f:8000::/48"),
-    *(
-        "3fff::/20",
-        "5f00::/16",
-        "fc00::/7",
-        "fd00:ec2::254/128",
-        "fe80::/10",
-        "fec0::/10",
-        "ff00::/8",
-        "::ffff:0:0:0/96",
-    ),
+    *("3ffe::/16", "3fff::/20", "5f00::/16", "fc00::/7", "fd00:ec2::254/128", "fe80::/10", "fec0::/10", "ff00::/8"),
+    "::ffff:0:0:0/96",
 ]
 
 BAD_URLS = [
@@ -55,6 +47,11 @@ BAD_URLS = [
     "http://.",
     "http://a..b/",
     "http://exa mple.com/",
+    "http://example.com/a b",
+    "http://example.com/a\\b",
+    "http://exa!mple.com/",
+    "http://-example.com/",
+    "http://" + "a." * 130 + "com/",
     "http://example.com/\r\nHost: inner",
     "http://example.com\\@127.0.0.1/",
     "http://\u200bexample.com/",
@@ -227,7 +224,9 @@ def test_malformed_allow_list_entry_is_refused(text: str) -> None:
         AllowedHost.parse(text)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "fe80::1%eth0", "10.0.0.1", "not an address"])
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", "::1", "fe80::1%eth0", "2606:4700::1111%1", "10.0.0.1", "not an address"]
+)
 def test_public_name_with_an_inner_address_is_refused_at_connect(address: str) -> None:
     with pytest.raises(BlockedAddress):
         GUARD.check_address("example.com", 443, address)
@@ -246,6 +245,23 @@ def test_both_ends_of_a_special_purpose_network_are_refused(text: str) -> None:
     assert not is_public(network[-1])
 
 
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("fd00::1", "private"),
+        ("fe80::1", "link-local"),
+        ("fec0::1", "site-local"),
+        ("ff02::1", "multicast"),
+        ("64:ff9b:1::1", "translation"),
+        ("4000::1", "not global unicast"),
+        ("::ffff:127.0.0.1", "this machine"),
+    ],
+)
+def test_refusal_says_why(address: str, reason: str) -> None:
+    with pytest.raises(BlockedAddress, match=reason):
+        GUARD.check_address("example.com", 80, address)
+
+
 @given(st.sampled_from(SPECIAL).flatmap(lambda network: st.ip_addresses(network=network)))
 def test_every_special_purpose_address_is_refused(address: IPv4Address | IPv6Address) -> None:
     assert not is_public(address)
@@ -259,8 +275,8 @@ CARRIERS: list[Callable[[int], int]] = [
     lambda v4: int(IPv6Address("2001:0:808:808::")) | v4 ^ 0xFFFFFFFF,  # Teredo client behind a public server
     lambda v4: int(IPv6Address("2001::")) | v4 << 64 | 0x08080808 ^ 0xFFFFFFFF,  # the server of a public client
 ]
-V4_ADDRESSES = st.one_of(
-    st.ip_addresses(v=4),
+PUBLIC_MOSTLY = st.binary(min_size=4, max_size=4).map(IPv4Address)
+V4_ADDRESSES = PUBLIC_MOSTLY | st.one_of(
     *(st.ip_addresses(network=network) for network in SPECIAL if ip_network(network).version == 4),
 )
 
@@ -300,6 +316,8 @@ def test_no_spelling_of_an_inner_address_passes(spelled: tuple[IPv4Address, str]
 async def test_resolve_refuses_a_name_of_this_machine() -> None:
     with pytest.raises(BlockedAddress):
         await resolve(GUARD, "localhost", 80)
+    with pytest.raises(BlockedAddress):
+        await resolve(GUARD, "010.0.0.1", 80)  # octal here, decimal and private elsewhere
 
 
 async def test_resolve_answers_for_an_allowed_host() -> None:
