@@ -13,7 +13,8 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, cast
 
 import structlog
 import uvicorn
@@ -30,7 +31,10 @@ from adapters.storage import Storage, open_storage
 from adapters.structured_logs import set_up_logging
 from models import database
 from resolvers import sessions
-from schema import files, pages
+from schema import build_schema, files, pages
+from schema.context import AppState
+from schema.credentials import Gate
+from schema.execution import Operations
 from schema.health import Health
 from schema.http import GraphQLEndpoint
 from schema.middleware import (
@@ -46,7 +50,6 @@ from settings import Settings
 
 PREFLIGHT_SECONDS: Final = 7_200  # as long as Chromium keeps one
 STALLED_PEER_MILLISECONDS: Final = 15_000
-HEAD_TIMEOUT_SECONDS: Final = 30.0
 HEAD_MAX_BYTES: Final = 65_536
 KEEP_ALIVE_SECONDS: Final = 75  # longer than the 60 s that balancers keep an idle connection, so that they close first
 GRACE_SECONDS: Final = 10
@@ -71,12 +74,22 @@ def create_app(settings: Settings) -> Starlette:
 
 
 def _routes(settings: Settings, health: Health) -> list[BaseRoute]:
+    operations = Operations(build_schema(), settings)
+    gate = Gate(
+        settings,
+        authenticate=sessions.authenticate,
+        expires_at=sessions.expires_at,
+        watch=lambda key: events.hub().watch(key),
+    )
+    surface = AppState()
     endpoint = BodyLimits(
-        GraphQLEndpoint(settings), max_bytes=settings.max_body_bytes, timeout_seconds=settings.body_timeout_seconds
+        GraphQLEndpoint(operations, gate, surface, page=pages.graphiql),
+        max_bytes=settings.max_body_bytes,
+        timeout_seconds=settings.body_timeout_seconds,
     )
     return [
         Route("/graphql", endpoint, methods=["GET", "POST"]),
-        WebSocketRoute("/graphql", GraphQLSocket(settings)),
+        WebSocketRoute("/graphql", GraphQLSocket(operations, gate, surface)),
         *pages.routes(),
         *files.routes(_storage_of),
         Route("/healthz", health.alive),
@@ -129,14 +142,15 @@ async def serve(settings: Settings) -> None:
     """
     set_up_logging(settings)
     listener = listening_socket(settings.host, settings.port)
-    if settings.port == 0:
+    if settings.port == 0 and not settings.is_production:
         # Any free port was asked for, so nobody could name the address beforehand.
         port = listener.getsockname()[1]
         settings = settings.model_copy(update={"port": port, "base_url": f"http://{settings.host}:{port}"})
     app = create_app(settings)
     config = uvicorn.Config(
         app,
-        http=DeadlineHttpProtocol,
+        # Any callable that makes a protocol will do, says the code, if not the type.
+        http=cast(Any, partial(DeadlineHttpProtocol, timeout_seconds=settings.body_timeout_seconds)),
         ws="websockets-sansio",
         ws_max_size=settings.max_message_bytes,
         ws_ping_interval=20,
@@ -227,9 +241,12 @@ class DeadlineHttpProtocol(HttpToolsProtocol):
     ever. The body that an endpoint reads is the endpoint's to bound (`BodyLimits`, `schema/files.py`).
     """
 
-    _expiry: asyncio.TimerHandle | None = None
-    _is_in_head = True
-    _head_bytes = 0
+    def __init__(self, *arguments: Any, timeout_seconds: float, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self._timeout_seconds = timeout_seconds
+        self._expiry: asyncio.TimerHandle | None = None
+        self._is_in_head = True
+        self._head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as the base class
         """Give the first request its time."""
@@ -273,7 +290,7 @@ class DeadlineHttpProtocol(HttpToolsProtocol):
         super().handle_websocket_upgrade()
 
     def _arm(self) -> None:
-        self._expiry = self.loop.call_later(HEAD_TIMEOUT_SECONDS, self._expire)
+        self._expiry = self.loop.call_later(self._timeout_seconds, self._expire)
 
     def _disarm(self) -> None:
         if self._expiry is not None:

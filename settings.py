@@ -120,7 +120,7 @@ class Settings(BaseSettings):
 
     # -- limits of the GraphQL surface
     max_body_bytes: int = Field(1_048_576, ge=1_024, description="Largest HTTP body of an operation")
-    body_timeout_seconds: float = Field(30.0, gt=0, le=600, description="How long the body of an operation may take")
+    body_timeout_seconds: float = Field(30.0, gt=0, le=600, description="How long a request may take to arrive")
     max_message_bytes: int = Field(65_536, ge=1_024, description="Largest WebSocket message from a client")
     max_tokens: int = Field(2_000, ge=100, description="Tokens in a document")
     max_depth: int = Field(14, ge=3, description="Nesting of a document")
@@ -179,6 +179,11 @@ class Settings(BaseSettings):
     def is_production(self) -> bool:
         """Whether strict rules hold."""
         return self.environment is Environment.PRODUCTION
+
+    @property
+    def lease_margin_seconds(self) -> float:
+        """How long after a renewal was sent the worker still believes in its lease: well before others do not."""
+        return self.lease_seconds * 0.7
 
     @property
     def keyring(self) -> dict[str, bytes]:

@@ -7,21 +7,31 @@ import inspect
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, overload
 
 POLL_SECONDS = 0.02
 
 Found = TypeVar("Found")
 
 
+@overload
 async def eventually(
-    check: Callable[[], Found | Awaitable[Found]], timeout_seconds: float = 5.0, *, what: str | None = None
-) -> Found:
+    check: Callable[[], Awaitable[Found | None]], timeout_seconds: float = ..., *, what: str | None = ...
+) -> Found: ...
+
+
+@overload
+async def eventually(
+    check: Callable[[], Found | None], timeout_seconds: float = ..., *, what: str | None = ...
+) -> Found: ...
+
+
+async def eventually(check: Callable[[], Any], timeout_seconds: float = 5.0, *, what: str | None = None) -> Any:
     """Call `check` until its answer is true and return that; AssertionError with the last answer past the deadline."""
     deadline = asyncio.get_running_loop().time() + timeout_seconds
     while True:
         answer = check()
-        found = cast(Found, await answer if inspect.isawaitable(answer) else answer)
+        found = await answer if inspect.isawaitable(answer) else answer
         if found:
             return found
         if asyncio.get_running_loop().time() > deadline:
