@@ -12,6 +12,7 @@ import base64
 import hashlib
 import hmac
 import re
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -29,6 +30,7 @@ LEEWAY_SECONDS: Final = 10
 _ALGORITHM: Final = "HS256"
 _TYPE: Final = "at+jwt"
 _MAX_TOKEN_LENGTH: Final = 8_192
+_MAX_REMEMBERED: Final = 10_000
 _REFRESH_PREFIX: Final = "sws"
 _REFRESH: Final = re.compile(r"(sws_[0-9a-z]{26})\.(0|[1-9][0-9]{0,8})\.([A-Za-z0-9_-]{43})", re.ASCII)
 
@@ -60,6 +62,7 @@ class TokenKeys:
         self._access_life = timedelta(seconds=settings.access_token_seconds)
         # One key, one purpose: a signature made for one of these can never pass for another.
         self._refresh_keys = [_subkey(key, b"refresh token") for key in self._keys.values()]
+        self._remembered: dict[str, AccessClaims] = {}
         self._trail_key = _subkey(self._keys[self._newest], b"audit trail")
         self._jwt = jwt.PyJWT(
             options={
@@ -94,29 +97,17 @@ class TokenKeys:
     def read_access(self, token: str) -> AccessClaims:
         """The claims of an access token; raises Unauthorized with the reason `expired` or `invalid`.
 
-        PyJWT checks neither `typ` nor `kid` by itself.
+        A token that was verified is remembered: it comes with every request, and only time can spoil it.
         """
-        if len(token) > _MAX_TOKEN_LENGTH:
-            raise _invalid()
-        try:
-            header = jwt.get_unverified_header(token)
-            if header.get("typ") != _TYPE:
-                raise _invalid()
-            key = self._keys.get(header.get("kid", ""))
-            if key is None:
-                raise _invalid()
-            claims = self._jwt.decode(
-                token, key, algorithms=[_ALGORITHM], audience=AUDIENCE, issuer=self._issuer, leeway=LEEWAY_SECONDS
-            )
-        except jwt.ExpiredSignatureError:
-            raise Unauthorized("The access token has expired; refresh the session.", reason="expired") from None
-        except (jwt.InvalidTokenError, UnicodeEncodeError):
-            raise _invalid() from None
-        return AccessClaims(
-            user_id=_id(Prefix.USER, claims["sub"]),
-            session_id=_id(Prefix.SESSION, claims["sid"]),
-            expires_at=datetime.fromtimestamp(int(claims["exp"]), UTC),
-        )
+        claims = self._remembered.get(token)
+        if claims is None:
+            claims = self._verify(token)
+            if len(self._remembered) >= _MAX_REMEMBERED:
+                del self._remembered[next(iter(self._remembered))]
+            self._remembered[token] = claims
+        elif claims.expires_at.timestamp() <= time.time() - LEEWAY_SECONDS:
+            raise _expired()
+        return claims
 
     def issue_refresh(self, session_id: UUID, counter: int) -> str:
         """The refresh token that is current while the session's counter is `counter`: always the same text."""
@@ -138,6 +129,30 @@ class TokenKeys:
         """A keyed hash for the audit trail: equal texts look equal, and the text cannot be guessed from it."""
         return hmac.digest(self._trail_key, text.encode(errors="replace"), hashlib.sha256).hex()[:32]
 
+    def _verify(self, token: str) -> AccessClaims:
+        """Check a token in full; PyJWT looks at neither `typ` nor `kid` by itself."""
+        if len(token) > _MAX_TOKEN_LENGTH:
+            raise _invalid()
+        try:
+            header = jwt.get_unverified_header(token)
+            if header.get("typ") != _TYPE:
+                raise _invalid()
+            key = self._keys.get(header.get("kid", ""))
+            if key is None:
+                raise _invalid()
+            claims = self._jwt.decode(
+                token, key, algorithms=[_ALGORITHM], audience=AUDIENCE, issuer=self._issuer, leeway=LEEWAY_SECONDS
+            )
+        except jwt.ExpiredSignatureError:
+            raise _expired() from None
+        except (jwt.InvalidTokenError, UnicodeEncodeError):
+            raise _invalid() from None
+        return AccessClaims(
+            user_id=_id(Prefix.USER, claims["sub"]),
+            session_id=_id(Prefix.SESSION, claims["sid"]),
+            expires_at=datetime.fromtimestamp(int(claims["exp"]), UTC),
+        )
+
 
 def _subkey(key: bytes, purpose: bytes) -> bytes:
     return hmac.digest(key, b"switchyard " + purpose, hashlib.sha256)
@@ -155,6 +170,10 @@ def _id(prefix: str, text: Any) -> UUID:
     if found != prefix:
         raise _invalid()
     return decoded
+
+
+def _expired() -> Unauthorized:
+    return Unauthorized("The access token has expired; refresh the session.", reason="expired")
 
 
 def _invalid() -> Unauthorized:

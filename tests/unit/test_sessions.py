@@ -25,6 +25,7 @@ from resolvers import access, sessions, users
 from resolvers.sessions import SessionCache, SignedIn
 from resolvers.tokens import TokenKeys
 from settings import Settings, load
+from tests.harness.waiting import eventually
 
 SERVER = "postgres://postgres@127.0.0.1:5432/"
 KEY = base64.b64encode(b"k" * 32).decode()
@@ -354,6 +355,21 @@ async def test_a_token_expires_after_ten_seconds_of_leeway(signed_in: SignedIn) 
     within = forged(signed_in, iat=now - 100, exp=now - 5)
     assert (await sessions.authenticate(within, ORIGIN)).user_id == signed_in.account.id
     assert sessions.expires_at(within) < datetime.now(UTC)
+
+
+async def test_a_token_that_was_good_a_moment_ago_expires_all_the_same(signed_in: SignedIn) -> None:
+    soon_over = forged(signed_in, exp=int(datetime.now(UTC).timestamp()) - 8)
+    await sessions.authenticate(soon_over, ORIGIN)
+
+    async def is_refused() -> bool:
+        try:
+            await sessions.authenticate(soon_over, ORIGIN)
+        except Unauthorized:
+            return True
+        return False
+
+    await eventually(is_refused)
+    assert await refusal(soon_over) == "expired"
 
 
 def test_the_newest_key_signs_and_every_key_of_the_ring_verifies() -> None:
