@@ -16,14 +16,18 @@ from models.users import Account, find_accounts
 
 
 async def user(actor: Actor, id_text: str, *, to: Permission) -> Account:
-    """A user: oneself, or anybody for administrators."""
+    """A user whom the actor may know of."""
     user_id = uuid_of(id_text, Prefix.USER)
-    is_visible = actor.is_admin or user_id == actor.user_id
-    found = (await find_accounts([user_id])).get(user_id) if is_visible else None
+    found = (await find_accounts([user_id])).get(user_id) if sees_user(actor, user_id) else None
     if found is None:
         raise missing()
     allow(actor, to)
     return found
+
+
+def sees_user(actor: Actor, user_id: UUID) -> bool:
+    """Whether an actor may know of a user: oneself, or anybody for administrators."""
+    return actor.is_admin or user_id == actor.user_id
 
 
 def uuid_of(id_text: str, prefix: Prefix) -> UUID:

@@ -11,8 +11,10 @@ from __future__ import annotations
 import re
 import secrets
 import unicodedata
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
+from uuid import UUID
 
 import email_validator
 
@@ -99,6 +101,11 @@ async def me(actor: Actor) -> Account:
     if account is None:
         raise NotFound("This account does not exist any more.")
     return account
+
+
+async def by_ids(user_ids: Sequence[UUID]) -> dict[UUID, Account]:
+    """The users that exist among these; who may see what of them is the caller's concern."""
+    return await users.find_accounts(user_ids)
 
 
 async def create_admin(*, email: str, username: str, password: str | None) -> str:
