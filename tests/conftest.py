@@ -21,6 +21,7 @@ import pytest
 import pytest_asyncio
 
 from models import database
+from tests.factories import Person, sign_in
 from tests.harness.client import GraphQLClient
 from tests.harness.databases import name_of, new_database, postgres_server, redis_server
 from tests.harness.loopback import stay_on_loopback
@@ -227,6 +228,12 @@ async def client(api_server: ApiServer) -> AsyncIterator[GraphQLClient]:
     """GraphQL over HTTP on the module's API."""
     async with GraphQLClient(api_server.graphql_url) as graphql:
         yield graphql
+
+
+@pytest_asyncio.fixture
+async def admin(client: GraphQLClient, template: Template) -> Person:
+    """The administrator that every module's database has, in a session of the test's own."""
+    return await sign_in(client, template.admin_email, template.admin_password)
 
 
 @pytest.fixture(scope="module")

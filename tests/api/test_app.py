@@ -13,9 +13,16 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from adapters import embedded
 from app import HEAD_MAX_BYTES, STALLED_PEER_MILLISECONDS, listening_socket
+from schema.middleware import FAULT_HANDLERS, RequestIdentity
 from tests.conftest import ApiServer, Programs
 from tests.harness.client import GraphQLClient, StreamClosed, open_socket
 from tests.harness.processes import CHECKOUT, Api
@@ -184,6 +191,33 @@ async def test_refusals_of_the_router_are_json(
         "requestId": answer.headers["X-Request-ID"],
     }
     assert ("Allow" in answer.headers) == (status == 405)
+
+
+async def test_fault_of_ours_tells_its_id_and_nothing_else() -> None:
+    async def fail(_: Request) -> Response:
+        raise KeyError("the innermost secret")
+
+    app = Starlette(
+        routes=[Route("/", fail)],
+        middleware=[Middleware(RequestIdentity), Middleware(ExceptionMiddleware, handlers=FAULT_HANDLERS)],
+    )
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
+        answer = await client.get("/", headers={"X-Request-ID": "the-fault-1"})
+    assert answer.status_code == 500
+    assert answer.json() == {
+        "errors": [
+            {
+                "message": "Something went wrong on our side.",
+                "extensions": {
+                    "code": "INTERNAL_SERVER_ERROR",
+                    "statusCode": 500,
+                    "details": {},
+                    "requestId": "the-fault-1",
+                },
+            }
+        ]
+    }
 
 
 # -- addresses

@@ -86,7 +86,7 @@ class Program:
     def events(self, name: str | None = None) -> list[dict[str, Any]]:
         """The JSON lines of the log so far, all or those of one event; other text is left out."""
         found = []
-        for line in self.log.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in self.log.read_text(encoding="utf-8", errors="replace").split("\n"):
             if not line.startswith("{"):
                 continue
             try:
