@@ -185,12 +185,23 @@ async def _prepare_database(settings: Settings, admin_email: str) -> str | None:
     from models import database
     from resolvers import users
 
-    for name in await database.migrate(settings.database_url.get_secret_value()):
+    with database.database_errors():
+        applied = await database.migrate(settings.database_url.get_secret_value())
+    for name in applied:
         _say(f"Migrated the database: {name}")
     async with database.connected(settings):
         if await users.any_admin_exists():
             return None
-        return await users.create_admin(email=admin_email, username="admin", password=None)
+        return await _create_admin(settings, email=admin_email, username="admin", password=None)
+
+
+async def _create_admin(settings: Settings, *, email: str, username: str, password: str | None) -> str:
+    """Make an administrator, with the database connected; the password."""
+    from adapters import events
+    from resolvers import sessions, users
+
+    async with events.connected(settings), sessions.opened(settings):
+        return await users.create_admin(email=email, username=username, password=password)
 
 
 async def _is_ready(settings: Settings) -> bool:
@@ -298,7 +309,6 @@ async def _unwritten_migrations() -> list[str]:
 def create_admin(options: argparse.Namespace) -> int:
     """Make an administrator; a random password unless one is given on stdin."""
     from models import database
-    from resolvers import users
 
     given = sys.stdin.readline().rstrip("\n") if options.password_stdin else None
     if given == "":
@@ -308,7 +318,7 @@ def create_admin(options: argparse.Namespace) -> int:
     async def create() -> str:
         settings = load()
         async with database.connected(settings):
-            return await users.create_admin(email=options.email, username=options.username, password=given)
+            return await _create_admin(settings, email=options.email, username=options.username, password=given)
 
     password = asyncio.run(create())
     print(f"Administrator {options.email} is made." + ("" if given else f" Password: {password}"))

@@ -351,7 +351,11 @@ async def test_root_is_replaced_by_the_owner_of_the_folder_with_a_copy_of_progra
         os.chmod(name, 0o755)
         os.chown(folder, children.NOBODY, children.NOBODY)
         server = RedisServer(folder.parent, installation=hidden)
-        await server.start()
+        before = os.umask(0o077)  # a careful root, whose new files nobody else can read
+        try:
+            await server.start()
+        finally:
+            os.umask(before)
         try:
             assert psutil.Process(server.pid).uids().real == children.NOBODY
             assert await redis_command(server.url, "ECHO", "hello") == "hello"
