@@ -66,6 +66,8 @@ SAFE_SETTINGS: Final[dict[str, Any]] = {
         "scrapy.extensions.spiderstate.SpiderState": None,
         "scrapy.extensions.closespider.CloseSpider": None,
     },
+    "CONCURRENT_ITEMS": 1,  # Scrapy starts so many tasks for each page, and no item ever reaches them
+    "WARN_ON_GENERATOR_RETURN_VALUE": False,
     "STATS_DUMP": False,
     "LOG_LEVEL": "WARNING",
     "MEMUSAGE_CHECK_INTERVAL_SECONDS": 1.0,
