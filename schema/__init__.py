@@ -1,0 +1,61 @@
+"""What clients see: the schema, joined from one mix-in per domain, and its printed form.
+
+Each `schema/x.py` brings classes such as `JobsQuery`, `JobsMutation`, `ExecutionsSubscription`; listing them below is
+all it takes to publish them. Invariant: the schema does not depend on settings, so `schema.graphql` holds for every
+installation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import strawberry
+from strawberry.schema.config import StrawberryConfig
+
+from schema.node import NodeQuery
+from schema.scalars import SCALARS
+
+_QUERIES: tuple[type, ...] = (NodeQuery,)
+_MUTATIONS: tuple[type, ...] = ()
+_SUBSCRIPTIONS: tuple[type, ...] = ()
+_TYPES: tuple[type, ...] = ()
+"""Types that only an interface leads to."""
+
+
+@cache
+def build_schema() -> strawberry.Schema:
+    """The schema of Switchyard."""
+    return assemble(queries=_QUERIES, mutations=_MUTATIONS, subscriptions=_SUBSCRIPTIONS, types=_TYPES)
+
+
+def sdl() -> str:
+    """The schema definition language text of the schema, with a newline at its end."""
+    return build_schema().as_str().rstrip() + "\n"
+
+
+def assemble(
+    *,
+    queries: Sequence[type],
+    mutations: Sequence[type] = (),
+    subscriptions: Sequence[type] = (),
+    types: Sequence[type] = (),
+) -> strawberry.Schema:
+    """A schema of these mix-ins; `types` are those that only an interface leads to."""
+    query = _joined("Query", queries, "What can be read.")
+    if query is None:
+        raise ValueError("a schema needs a query")
+    return strawberry.Schema(
+        query=query,
+        mutation=_joined("Mutation", mutations, "What can be changed."),
+        subscription=_joined("Subscription", subscriptions, "What can be watched."),
+        types=types,
+        config=StrawberryConfig(scalar_map=SCALARS),
+    )
+
+
+def _joined(name: str, parts: Sequence[type], description: str) -> type[Any] | None:
+    if not parts:
+        return None
+    return strawberry.type(type(name, tuple(parts), {}), name=name, description=description)

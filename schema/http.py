@@ -1,0 +1,191 @@
+"""GraphQL over HTTP: POST in, one JSON answer or a stream of events out.
+
+Follows the GraphQL-over-HTTP draft; `tests/api/test_surface_http.py` holds its audits that matter. Invariants: only
+`application/json` is read, so no form of a foreign page reaches an operation; bodies are bounded while they arrive;
+every answer that is not GraphiQL is JSON. A wrong request is 400 in the newer media type and 200 in plain JSON, as the
+draft wants, while 401, 408, 413, 415 and 503 are themselves in both.
+
+Left out: request ids, CORS and security headers (`schema/middleware.py`), batches, uploads, operations by GET.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+from graphql import OperationType
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from errors import PayloadTooLarge, SwitchyardError, ValidationFailed
+from models.permissions import Origin
+from schema.context import AppState, Context, ResponseHeaders
+from schema.credentials import Caller, Gate, RawHeaders
+from schema.documents import RequestRefused
+from schema.errors import shape_refusal
+from schema.execution import Operations, encode_errors
+from schema.middleware import name_operation, origin_of
+from schema.negotiation import Form, accepted_forms, is_json
+from schema.requests import OperationRequest, operation_request, read_json
+from schema.sse import EventStream
+
+BODY_SECONDS: Final = 30.0
+_ID_DIGITS: Final = 15
+
+Page = Callable[[Request], Awaitable[Response]]
+
+
+class ClientLeft(Exception):
+    """The connection ended before the body did; there is nobody to answer."""
+
+
+class _Answered(Exception):
+    """A refusal with a status of its own."""
+
+    def __init__(self, status: int, errors: list[dict[str, Any]], headers: RawHeaders | None = None) -> None:
+        super().__init__(status)
+        self.status = status
+        self.errors = errors
+        self.headers = headers or []
+
+
+class GraphQLEndpoint:
+    """The ASGI application at `/graphql` for HTTP. `page` answers browsers that open the address."""
+
+    def __init__(self, operations: Operations, gate: Gate, state: AppState, *, page: Page | None = None) -> None:
+        self.operations = operations
+        self.gate = gate
+        self.state = state
+        self.settings = gate.settings
+        self.page = page
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        headers: RawHeaders = scope["headers"]
+        if self.page is not None and scope["method"] in ("GET", "HEAD") and b"text/html" in _header(headers, b"accept"):
+            await (await self.page(Request(scope, receive)))(scope, receive, send)
+            return
+        forms = accepted_forms(_header(headers, b"accept").decode("latin-1"))
+        form = next((form for form in forms if form is not Form.EVENTS), Form.JSON)
+        origin = origin_of(scope)
+        try:
+            await self._post(scope, receive, send, forms, form, origin)
+        except ClientLeft:
+            return
+        except _Answered as answer:
+            await _send(send, answer.status, form, encode_errors(answer.errors), answer.headers)
+        except RequestRefused as refused:
+            is_plain = form is Form.JSON and refused.status == 400
+            await _send(send, 200 if is_plain else refused.status, form, encode_errors(refused.errors))
+        except SwitchyardError as error:
+            errors = [shape_refusal(error, request_id=origin.request_id)]
+            await _send(send, error.status, form, encode_errors(errors), _retry_after(error))
+
+    async def _post(
+        self, scope: Scope, receive: Receive, send: Send, forms: Sequence[Form], form: Form, origin: Origin
+    ) -> None:
+        headers: RawHeaders = scope["headers"]
+        if scope["method"] != "POST":
+            raise _answer(405, "Operations are sent by POST.", origin, [(b"allow", b"POST")])
+        if not forms:
+            raise _answer(406, f"This address answers with {', '.join(Form)}.", origin)
+        if not is_json(_header(headers, b"content-type").decode("latin-1")):
+            raise _answer(415, "The body must be `application/json` in UTF-8.", origin)
+        request = operation_request(read_json(await self._body(headers, receive, origin)))
+        caller = await self.gate.caller_of(headers, origin)
+        context = Context(
+            caller.actor,
+            self.settings,
+            self.state,
+            cookies=caller.cookies,
+            response=ResponseHeaders(),
+            request_id=origin.request_id,
+        )
+        if forms[0] is Form.EVENTS:
+            await self._stream(request, caller, context, scope, receive, send)
+            return
+        operation = self.operations.prepare(request, request_id=origin.request_id)
+        name_operation(scope, operation.name)
+        if operation.kind is OperationType.SUBSCRIPTION:
+            if Form.EVENTS not in forms:
+                raise _answer(405, _NO_STREAM, origin, [(b"allow", b"POST")])
+            await self._stream(request, caller, context, scope, receive, send)
+            return
+        body = await self.operations.execute(operation, request.variables, context)
+        await _send(send, 200, form, body, context.response.values if context.response else [])
+
+    async def _stream(
+        self, request: OperationRequest, caller: Caller, context: Context, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        # An EventSource repeats the request as it was and adds this header (HTML Living Standard §9.2.4).
+        last_id = _header(scope["headers"], b"last-event-id")
+        resumed = int(last_id) if last_id.isdigit() and len(last_id) <= _ID_DIGITS else None
+        stream = EventStream(self.operations, self.gate, caller, context)
+        await stream.respond(request, resumed, scope, receive, send)
+
+    async def _body(self, headers: RawHeaders, receive: Receive, origin: Origin) -> bytes:
+        """The whole body; raises PayloadTooLarge as soon as it is too long, whatever its header says."""
+        limit = self.settings.max_body_bytes
+        announced = _header(headers, b"content-length")
+        if announced.isdigit() and int(announced) > limit:
+            raise _too_large(limit)
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientLeft
+                    chunk = message.get("body", b"")
+                    size += len(chunk)
+                    if size > limit:
+                        raise _too_large(limit)
+                    chunks.append(chunk)
+                    if not message.get("more_body", False):
+                        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        except TimeoutError:
+            raise _answer(408, "The body did not arrive in time.", origin, [(b"connection", b"close")]) from None
+        except HTTPException as error:  # what schema.middleware.BodyLimits raises in the reader
+            raise _answer(error.status_code, error.detail, origin, [(b"connection", b"close")]) from None
+
+
+_NO_STREAM: Final = (
+    "A subscription needs a stream: send `Accept: text/event-stream`, or use a WebSocket with the subprotocol "
+    "graphql-transport-ws."
+)
+
+
+def _answer(status: int, message: str, origin: Origin, headers: RawHeaders | None = None) -> _Answered:
+    error = shape_refusal(ValidationFailed(message), request_id=origin.request_id)
+    error["extensions"]["statusCode"] = status
+    return _Answered(status, [error], headers)
+
+
+def _too_large(limit: int) -> PayloadTooLarge:
+    return PayloadTooLarge(f"The body is larger than {limit} bytes.", maxBytes=limit)
+
+
+def _retry_after(error: SwitchyardError) -> RawHeaders:
+    seconds = error.extensions.get("retryAfterSeconds")
+    return [] if seconds is None else [(b"retry-after", str(max(1, round(seconds))).encode())]
+
+
+def _header(headers: RawHeaders, wanted: bytes) -> bytes:
+    """The value of a header, several joined by commas (RFC 9110 §5.3)."""
+    values = [value for name, value in headers if name == wanted]
+    return values[0] if len(values) == 1 else b", ".join(values)
+
+
+async def _send(send: Send, status: int, form: Form, body: bytes, headers: RawHeaders | None = None) -> None:
+    start = [
+        (b"content-type", f"{form.value}; charset=utf-8".encode()),
+        (b"content-length", str(len(body)).encode()),
+        (b"vary", b"Accept"),
+        *(headers or ()),
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": start})
+    await send({"type": "http.response.body", "body": body})
