@@ -115,6 +115,10 @@ class Settings(BaseSettings):
     crawl_allowed_hosts: CommaSeparated = Field(
         (), description="host:port pairs that crawls may reach although their address is not public"
     )
+    crawl_start_delay_seconds: float = Field(
+        0.5, ge=0, le=60, description="Pause between pages of a host until its answer times are known"
+    )
+    crawl_target_concurrency: float = Field(2.0, gt=0, le=16, description="Pages fetched from one host at once")
     crawl_timeout_seconds: int = Field(3_600, ge=1, le=86_400, description="Longest run, unless the run says less")
     crawl_memory_megabytes: int = Field(1_024, ge=128, description="Memory of one crawl process")
 

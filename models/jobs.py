@@ -126,7 +126,7 @@ class JobRun(Model):
 
 
 class CrawlRequest(Model):
-    """One request of a dataset's frontier: pending, leased to the crawler, done or failed."""
+    """One request of a dataset's frontier: pending, leased to the crawler, done or failed. Low `rank` goes first."""
 
     id = fields.BigIntField(primary_key=True, generated=True)
     dataset: fields.ForeignKeyRelation[Execution] = fields.ForeignKeyField(
@@ -136,7 +136,7 @@ class CrawlRequest(Model):
     url = fields.TextField()
     payload: fields.JSONField[dict[str, Any]] = fields.JSONField()
     depth = fields.IntField(default=0)
-    priority = fields.IntField(default=0)
+    rank = fields.IntField(default=0)
     state = fields.CharEnumField(RequestState, max_length=16, default=RequestState.PENDING)
     starts = fields.SmallIntField(default=0)
     failure_reason = fields.CharField(max_length=32, null=True)
@@ -149,7 +149,7 @@ class CrawlRequest(Model):
         constraints = (UniqueConstraint(fields=("dataset_id", "fingerprint"), name="crawl_requests_fingerprint"),)
         indexes = (
             PostgreSQLIndex(
-                fields=("dataset_id", "priority", "id"), name="crawl_requests_pending", condition={"state": "PENDING"}
+                fields=("dataset_id", "rank", "id"), name="crawl_requests_pending", condition={"state": "PENDING"}
             ),
             PostgreSQLIndex(fields=("dataset_id",), name="crawl_requests_leased", condition={"state": "LEASED"}),
             PostgreSQLIndex(fields=("dataset_id", "id"), name="crawl_requests_failed", condition={"state": "FAILED"}),
@@ -157,28 +157,24 @@ class CrawlRequest(Model):
 
 
 class Item(Model):
-    """One item of a dataset: the `index`-th item of one page."""
+    """One item of a dataset. `key` comes from the page, the callback and the place on the page that made it."""
 
     id = fields.BigIntField(primary_key=True, generated=True)
     dataset: fields.ForeignKeyRelation[Execution] = fields.ForeignKeyField(
         "models.Execution", related_name=False, on_delete=CASCADE
     )
     run_id = fields.UUIDField()
-    position = fields.BigIntField()
-    request_id = fields.BigIntField()
-    index = fields.IntField()
+    key = fields.CharField(max_length=128)
     url = fields.TextField()
     data: fields.JSONField[dict[str, Any]] = fields.JSONField()
     scraped_at = fields.DatetimeField(auto_now_add=True)
 
     class Meta:
-        """Table and keys: the same item of the same page exists once, and positions have no twin."""
+        """Table, key and the order of pages."""
 
         table = "items"
-        constraints = (
-            UniqueConstraint(fields=("request_id", "index"), name="items_once"),
-            UniqueConstraint(fields=("dataset_id", "position"), name="items_position"),
-        )
+        constraints = (UniqueConstraint(fields=("dataset_id", "key"), name="items_once"),)
+        indexes = (Index(fields=("dataset_id", "id"), name="items_dataset"),)
 
 
 class OutputFile(Model):

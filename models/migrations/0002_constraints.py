@@ -35,11 +35,7 @@ class Migration(migrations.Migration):
         ),
         ops.AddConstraint(
             model_name='Item',
-            constraint=UniqueConstraint(fields=('request_id', 'index'), name='items_once'),
-        ),
-        ops.AddConstraint(
-            model_name='Item',
-            constraint=UniqueConstraint(fields=('dataset_id', 'position'), name='items_position'),
+            constraint=UniqueConstraint(fields=('dataset_id', 'key'), name='items_once'),
         ),
         ops.AlterModelOptions(
             name='JobRun',

@@ -1,0 +1,295 @@
+"""One crawler process, driven: its messages stored, its requests leased, its end understood.
+
+The crawler is told little and trusted with nothing: it gets a clean environment, speaks over pipes, and what it
+says is stored in fenced transactions, a read's worth at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+
+from adapters.processes import LineTooLong, ProcessTree, line_batches
+from models.jobs import CloseReason
+from models.logs import LogLevel, NewLine
+from settings import Settings
+from tasks.crawl import frontier
+from tasks.crawl.crawler import protocol
+from tasks.crawl.crawler.protocol import MessageType
+from tasks.work import Work
+
+CHECKOUT: Final = Path(__file__).resolve().parents[2]
+STOP_GRACE_SECONDS: Final = 2.0
+STOP_KILL_SECONDS: Final = 4.0
+STALLED_SECONDS: Final = 600.0
+WATCH_SECONDS: Final = 1.0
+PROGRESS_SECONDS: Final = 0.5
+_LEVELS: Final = {"CRITICAL": LogLevel.ERROR}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run asks for: a snapshot taken when it was made."""
+
+    run_id: UUID
+    dataset_id: UUID
+    spider: str
+    input: Mapping[str, Any]
+    limits: Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class Progress:
+    """What the run has so far, earlier attempts included."""
+
+    items: int
+    pages: int
+    bytes: int
+    is_seeded: bool
+    size: frontier.Size
+    blocked: int = 0
+    failures: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """How a crawler process ended; `reason` is None when it was lost."""
+
+    reason: str | None
+    detail: str | None = None
+    path: Sequence[str | int] = ()
+
+
+class Crawl:
+    """A crawler process and its run."""
+
+    def __init__(self, settings: Settings, work: Work, plan: Plan, progress: Progress) -> None:
+        self._settings = settings
+        self._work = work
+        self._plan = plan
+        self._progress = progress
+        self._wanted = 0
+        self._outstanding: set[str] = set()
+        self._throttled = 0
+        self._throttled_stored = 0
+        self._is_idle_sent = False
+        self._closed: Closed | None = None
+        self._last_answer = time.monotonic()
+        self._last_advance = 0.0
+        self._forced: CloseReason | None = None
+
+    async def run(self) -> Closed:
+        """Start the process and drive it to its end; the requests it had in hand are waiting again afterwards."""
+        environment = {"PATH": os.defpath, "PYTHONPATH": str(CHECKOUT), "PYTHONUNBUFFERED": "1", "LANG": "C.UTF-8"}
+        command = [sys.executable, "-m", "tasks.crawl.crawler"]
+        async with self._work.spawn(command, env=environment, cwd=CHECKOUT) as tree:
+            self._say(tree, self._start().to_message())
+            async with asyncio.TaskGroup() as group:
+                watchers = [
+                    group.create_task(self._stop_when_told(tree), name="crawl-stop"),
+                    group.create_task(self._watch(tree), name="crawl-watch"),
+                    group.create_task(self._forward_stray_text(tree), name="crawl-stderr"),
+                ]
+                await self._listen(tree)
+                await tree.wait()
+                for watcher in watchers:
+                    watcher.cancel()
+        await self._work.persist(lambda connection: frontier.release(connection, self._plan.dataset_id))
+        if self._forced is not None:
+            return Closed(self._forced.value)
+        return self._closed or Closed(None)
+
+    def _start(self) -> protocol.Start:
+        limits = self._plan.limits
+        settings = self._settings
+        return protocol.Start(
+            run=str(self._plan.run_id),
+            spider=self._plan.spider,
+            input=self._plan.input,
+            user_agent=settings.crawl_user_agent,
+            allowed_hosts=settings.crawl_allowed_hosts,
+            limits=protocol.Limits(
+                max_pages=limits.get("maxPages"),
+                max_items=limits.get("maxItems"),
+                max_depth=limits.get("maxDepth"),
+                max_bytes=limits.get("maxBytes"),
+                memory_megabytes=limits.get("memoryMegabytes", settings.crawl_memory_megabytes),
+            ),
+            throttle=protocol.Throttle(
+                start_delay_seconds=settings.crawl_start_delay_seconds,
+                target_concurrency=settings.crawl_target_concurrency,
+            ),
+            totals=protocol.Totals(pages=self._progress.pages, items=self._progress.items, bytes=self._progress.bytes),
+            resume=self._progress.is_seeded,
+        )
+
+    # -- listening
+
+    async def _listen(self, tree: ProcessTree) -> None:
+        try:
+            async for lines in line_batches(tree.stdout, limit_bytes=protocol.MAX_LINE_BYTES):
+                await self._take(tree, [protocol.decode(line) for line in lines])
+        except (protocol.ProtocolError, LineTooLong) as error:
+            await self._work.log.error(f"The crawler said something that is not understood: {error}")
+            await tree.kill()
+
+    async def _take(self, tree: ProcessTree, messages: Sequence[Mapping[str, Any]]) -> None:
+        """Store a read's worth of messages in one transaction, then lease what the crawler has room for."""
+        await self._work.log.write_lines([_line(message) for message in messages if message["type"] == MessageType.LOG])
+        seeds: list[Mapping[str, Any]] = []
+        answers: list[Mapping[str, Any]] = []
+        for message in messages:
+            match message["type"]:
+                case MessageType.SEED:
+                    seeds.append(message)
+                case MessageType.PAGE | MessageType.FAILED:
+                    answers.append(message)
+                case MessageType.WANT:
+                    self._wanted += int(message["count"])
+                case MessageType.STATS:
+                    self._throttled = int(message["throttled"])
+                case MessageType.CLOSED:
+                    self._closed = Closed(message["reason"], message.get("detail"), message.get("path") or ())
+        if seeds or answers or self._wanted:
+            await self._store(tree, seeds, answers)
+
+    async def _store(
+        self, tree: ProcessTree, seeds: Sequence[Mapping[str, Any]], answers: Sequence[Mapping[str, Any]]
+    ) -> None:
+        settled = frontier.Settled()
+        leased: list[protocol.LeasedRequest] = []
+        added = 0
+        throttled = self._throttled - self._throttled_stored
+
+        async def write(connection: asyncpg.Connection) -> None:
+            nonlocal settled, leased, added
+            dataset_id = self._plan.dataset_id
+            added = 0
+            for seed in seeds:
+                added += await frontier.add(connection, dataset_id, seed["requests"])
+                await connection.execute(
+                    "UPDATE job_runs SET is_seeded = true WHERE execution_id = $1", self._plan.run_id
+                )
+            settled = await frontier.settle(connection, self._plan.run_id, dataset_id, answers) if answers else settled
+            if throttled:
+                await connection.execute(
+                    "UPDATE job_runs SET requests_throttled = requests_throttled + $2 WHERE execution_id = $1",
+                    self._plan.run_id,
+                    throttled,
+                )
+            leased = await frontier.lease(connection, dataset_id, self._wanted) if self._wanted else []
+
+        await self._work.persist(write)
+        self._throttled_stored += throttled
+        self._remember(seeds, answers, settled, added)
+        self._outstanding.update(request.id for request in leased)
+        self._wanted -= len(leased)
+        if leased:
+            self._say(tree, {"type": MessageType.REQUESTS, "requests": [request.to_message() for request in leased]})
+        elif self._wanted and not self._outstanding and self._progress.is_seeded and not self._is_idle_sent:
+            self._is_idle_sent = True
+            self._say(tree, {"type": MessageType.IDLE})
+        await self._advance()
+
+    def _remember(
+        self,
+        seeds: Sequence[Mapping[str, Any]],
+        answers: Sequence[Mapping[str, Any]],
+        settled: frontier.Settled,
+        added: int,
+    ) -> None:
+        progress = self._progress
+        progress.is_seeded = progress.is_seeded or bool(seeds)
+        progress.items += settled.items
+        progress.pages += settled.pages
+        progress.size.known += added + settled.added
+        progress.size.settled += settled.settled
+        for answer in answers:
+            self._outstanding.discard(answer["requestId"])
+            if answer["type"] == MessageType.PAGE:
+                progress.bytes += answer["bytes"]
+            else:
+                progress.blocked += answer["reason"] == protocol.FailureReason.BLOCKED_URL
+                if len(progress.failures) < 20:
+                    progress.failures.append(f"{answer['url']}: {answer['detail'] or answer['reason']}")
+        if answers:
+            self._last_answer = time.monotonic()
+
+    async def _advance(self) -> None:
+        now = time.monotonic()
+        if now - self._last_advance < PROGRESS_SECONDS:
+            return
+        self._last_advance = now
+        await self._work.advance(self._percent(), stage="CRAWLING")
+
+    def _percent(self) -> int:
+        """By what is nearest to its end: the frontier or a limit. The end itself belongs to the engine."""
+        progress, limits = self._progress, self._plan.limits
+        parts = [progress.size.settled / progress.size.known if progress.size.known else 0.0]
+        for count, limit in ((progress.pages, limits.get("maxPages")), (progress.items, limits.get("maxItems"))):
+            if limit:
+                parts.append(count / limit)
+        return min(95, int(95 * max(parts)))
+
+    # -- stopping and watching
+
+    async def _stop_when_told(self, tree: ProcessTree) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, self._work.deadline - time.monotonic())):
+                await self._work.cancel_requested.wait()
+        if self._work.cancel_requested.is_set():
+            await self._stop(tree, CloseReason.STOPPED_BY_USER, "Stopping, as asked.")
+        else:
+            await self._stop(tree, CloseReason.TIME_LIMIT, "The time limit is reached; stopping.")
+
+    async def _watch(self, tree: ProcessTree) -> None:
+        """Memory of the whole tree, and whether anything still happens."""
+        limit = self._plan.limits.get("memoryMegabytes", self._settings.crawl_memory_megabytes) * 2**20
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            if await tree.memory_bytes() > limit * 1.25:
+                await self._stop(tree, CloseReason.MEMORY_LIMIT, "The memory limit is reached; stopping.")
+            elif time.monotonic() - self._last_answer > STALLED_SECONDS:
+                await self._stop(tree, CloseReason.STALLED, "No page came for ten minutes; stopping.")
+
+    async def _stop(self, tree: ProcessTree, reason: CloseReason, message: str) -> None:
+        """Let pages in flight finish for two seconds; four seconds from now the whole tree is gone."""
+        if self._forced is None:
+            self._forced = reason
+            await self._work.log.info(message)
+            self._say(tree, {"type": MessageType.STOP, "reason": reason.value})
+        await tree.stop(grace_seconds=STOP_GRACE_SECONDS, kill_after_seconds=STOP_KILL_SECONDS)
+
+    async def _forward_stray_text(self, tree: ProcessTree) -> None:
+        """What is printed beside the protocol: warnings of libraries and traces of a crash."""
+        with suppress(LineTooLong):
+            async for lines in line_batches(tree.stderr, limit_bytes=2**20):
+                for line in lines:
+                    await self._work.log.write(LogLevel.WARNING, line.decode("utf-8", "replace"))
+
+    def _say(self, tree: ProcessTree, message: Mapping[str, Any]) -> None:
+        # Not drained: the crawler has asked for all it is sent, so what waits here is bounded by its own word.
+        if not tree.stdin.is_closing():
+            tree.stdin.write(protocol.encode(message))
+
+
+def _line(message: Mapping[str, Any]) -> NewLine:
+    level = str(message["level"])
+    timestamp = datetime.fromisoformat(message["time"])
+    return NewLine(
+        timestamp=int(timestamp.timestamp() * 1000),
+        level=_LEVELS.get(level) or LogLevel(level),
+        message=str(message["message"]).replace("\n", " ⏎ "),
+        stage=(str(message["stage"]) if message.get("stage") else None),
+    )

@@ -1,0 +1,72 @@
+"""A worker process: opens its handles, lists the kinds, works until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+
+import asyncpg
+import structlog
+
+from adapters import events
+from adapters.storage import Storage, open_storage
+from models import database
+from models.ids import new_id
+from settings import Settings
+from tasks import doorman, queue, sweeper
+from tasks.crawl.kind import CrawlKind
+from tasks.executions import Engine
+from tasks.work import Kind
+
+_log = structlog.get_logger("switchyard.worker")
+_POOL_IDLE_IN_TRANSACTION_MS = "5000"
+
+
+def shipped_kinds(settings: Settings, storage: Storage) -> list[Kind]:
+    """The kinds of execution that Switchyard ships."""
+    return [CrawlKind(settings, storage)]
+
+
+async def run(settings: Settings, kinds: Callable[[Settings, Storage], Sequence[Kind]] = shipped_kinds) -> None:
+    """Work until SIGTERM or SIGINT, then finish what is short, hand back what is long, and return."""
+    name = f"{socket.gethostname()[:32]}:{os.getpid()}:{str(new_id())[-6:]}"
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(events.connected(settings))
+        await stack.enter_async_context(queue.connected(settings))
+        storage = await stack.enter_async_context(open_storage(settings))
+        pool = await stack.enter_async_context(_pool(settings))
+        offered = {kind.name: kind for kind in kinds(settings, storage) if kind.slots > 0}
+        engine = Engine(settings, pool, offered, name)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, engine.drain)
+        _log.info("worker_started", worker=name, kinds=sorted(offered))
+        async with asyncio.TaskGroup() as group:
+            helpers = [group.create_task(sweeper.run(settings, pool, storage), name="sweeper")]
+            helpers += [
+                group.create_task(doorman.answer(settings, engine, kind), name=f"doorman-{kind}") for kind in offered
+            ]
+            await engine.run()
+            for helper in helpers:
+                helper.cancel()
+        _log.info("worker_stopped", worker=name)
+
+
+def _pool(settings: Settings) -> asyncpg.Pool:
+    return asyncpg.create_pool(
+        settings.database_url.get_secret_value(),
+        min_size=1,
+        max_size=settings.database_pool_size,
+        timeout=3,
+        command_timeout=database.COMMAND_TIMEOUT_SECONDS / 3,
+        server_settings={
+            **database.SERVER_SETTINGS,
+            "application_name": "switchyard-worker",
+            # A frozen worker must not keep a row locked for long: the sweeper passes locked rows over.
+            "idle_in_transaction_session_timeout": _POOL_IDLE_IN_TRANSACTION_MS,
+        },
+    )
