@@ -16,9 +16,10 @@ from strawberry.schema.config import StrawberryConfig
 
 from schema.node import NodeQuery
 from schema.scalars import SCALARS
+from schema.users import UsersMutation, UsersQuery
 
-_QUERIES: tuple[type, ...] = (NodeQuery,)
-_MUTATIONS: tuple[type, ...] = ()
+_QUERIES: tuple[type, ...] = (NodeQuery, UsersQuery)
+_MUTATIONS: tuple[type, ...] = (UsersMutation,)
 _SUBSCRIPTIONS: tuple[type, ...] = ()
 _TYPES: tuple[type, ...] = ()
 """Types that only an interface leads to."""

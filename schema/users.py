@@ -244,8 +244,9 @@ async def load_user(context: Context, user_id: UUID) -> User | None:
 
 @register_node(Prefix.USER)
 async def _user_node(context: Context, user_id: UUID) -> User | None:
-    access.allow(context.actor, Permission.ACCOUNT_READ)
-    return await load_user(context, user_id) if access.sees_user(context.actor, user_id) else None
+    actor = context.actor
+    is_visible = actor.may(Permission.ACCOUNT_READ) and access.sees_user(actor, user_id)
+    return await load_user(context, user_id) if is_visible else None
 
 
 async def _load_users(context: Context, user_ids: list[UUID]) -> Sequence[User | None]:
