@@ -6,19 +6,23 @@ import asyncio
 import secrets
 import socket
 from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
 from http.cookies import SimpleCookie
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import asyncpg
 import httpx
 import pytest
 
 from models.ids import Prefix, decode_id, encode_id, new_id
-from models.permissions import Role
+from models.permissions import Actor, Role
+from models.users import Account
+from schema.users import User
 from tests.conftest import ApiServer
 from tests.factories import LOGIN, REGISTER, Person, new_user
-from tests.harness.client import GraphQLClient, GraphQLFailure, bearer
+from tests.harness.client import GraphQLClient, GraphQLFailure, bearer, subscribe
 from tests.harness.waiting import eventually
 
 ME = "{ me { id username name email role createdAt } }"
@@ -269,6 +273,18 @@ async def test_cookies_are_host_bound_and_secure_where_the_address_is_https(
     assert all(cookie["domain"] == "" for cookie in cookies.values())
 
 
+async def test_where_no_cookie_can_be_set_no_session_is_opened(
+    graphql_ws_url: str, person: Person, db: asyncpg.Connection
+) -> None:
+    before = await db.fetchval("SELECT count(*) FROM sessions")
+    login = {"input": {"identifier": person.username, "password": PASSWORD, "cookies": True}}
+    async with subscribe(graphql_ws_url, LOGIN, login) as stream:
+        with pytest.raises(GraphQLFailure) as caught:
+            await stream.next()
+    assert (caught.value.code, caught.value.extensions["details"]) == ("VALIDATION_ERROR", {"path": ["cookies"]})
+    assert await db.fetchval("SELECT count(*) FROM sessions") == before
+
+
 async def test_a_foreign_page_cannot_use_the_cookies(browser: GraphQLClient, person: Person) -> None:
     await browser.run(LOGIN, {"input": {"identifier": person.username, "password": PASSWORD, "cookies": True}})
     foreign = {"origin": "https://evil.example"}
@@ -332,6 +348,20 @@ async def test_others_are_not_there_for_users_and_there_for_administrators(
     for token in (person.token, admin.token):
         node = (await client.run(NODE, {"id": person.id}, token=token))["node"]
         assert node == {"id": person.id, "username": person.username, "email": person.email}
+
+
+@pytest.mark.parametrize(
+    ("viewer", "sees_email"),
+    [
+        (Actor(), False),
+        (Actor(user_id=UUID(int=8)), False),
+        (Actor(user_id=UUID(int=7)), True),
+        (Actor(user_id=UUID(int=8), role=Role.ADMIN), True),
+    ],
+)
+def test_an_email_address_is_for_its_owner_and_administrators(viewer: Actor, sees_email: bool) -> None:
+    account = Account(UUID(int=7), "a@example.com", "ann", "Ann", Role.USER, datetime.now(UTC))
+    assert User.seen_by(viewer, account).email == ("a@example.com" if sees_email else None)
 
 
 async def test_an_id_of_nobody_is_null(client: GraphQLClient, person: Person) -> None:
