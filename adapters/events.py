@@ -20,6 +20,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError
 
+from adapters.cancellation import end
 from models.database import in_unit_of_work
 from models.events import CancelRequested, Event, ExecutionChanged, LogAppended, SessionsChanged
 from models.transaction import after_commit
@@ -170,9 +171,7 @@ async def connected(settings: Settings) -> AsyncIterator[EventBus]:
         yield bus
     finally:
         _bus = None
-        listener.cancel()
-        with suppress(asyncio.CancelledError):
-            await listener
+        await end(listener)
         await redis.aclose()
 
 

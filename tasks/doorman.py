@@ -15,6 +15,7 @@ import structlog
 from arq.worker import Worker, func
 from redis.exceptions import RedisError
 
+from adapters.cancellation import end
 from settings import Settings
 from tasks.executions import Engine
 from tasks.queue import RING, close, open_arq, queue_name
@@ -36,7 +37,7 @@ async def answer(settings: Settings, engine: Engine, kind: str) -> None:
 
 
 async def _listen(settings: Settings, engine: Engine, kind: str) -> None:
-    async def ring(_context: dict[Any, Any], *_arguments: Any, **_named: Any) -> None:
+    async def ring(ctx: dict[Any, Any], *args: Any, **kwargs: Any) -> None:
         engine.wake(kind)
 
     redis = open_arq(settings)
@@ -60,9 +61,7 @@ async def _listen(settings: Settings, engine: Engine, kind: str) -> None:
     try:
         await worker.main()
     finally:
-        watch.cancel()
-        with suppress(asyncio.CancelledError):
-            await watch
+        await end(watch)
         with suppress(RedisError, OSError, TimeoutError):
             async with asyncio.timeout(2):
                 await close(redis)

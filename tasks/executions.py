@@ -19,6 +19,7 @@ import asyncpg
 import structlog
 
 from adapters import events
+from adapters.cancellation import end
 from models import leases, logs
 from models.database import is_outage
 from models.events import CancelRequested, Event, ExecutionChanged, LogAppended
@@ -67,11 +68,9 @@ class Engine:
                     background.create_task(self._lane(kind), name=f"lane-{kind.name}") for kind in self._kinds.values()
                 ]
                 await self._drain_started.wait()
-                for lane in lanes:
-                    lane.cancel()
+                await end(*lanes)
                 await self._drain()
-                for task in tasks:
-                    task.cancel()
+                await end(*tasks)
                 await self._announce_rest()
 
     def drain(self) -> None:
@@ -163,9 +162,9 @@ class Engine:
                 _log.warning("lease_lost", execution_id=str(work.id), attempt=work.claim.attempt)
         finally:
             self._changed(work.claim)
-            writer.cancel()
-            with suppress(asyncio.CancelledError, LeaseLost):
-                await writer
+            await end(writer)
+            if not writer.cancelled() and not isinstance(writer.exception(), LeaseLost | None):
+                _log.error("log_writer_failed", execution_id=str(work.id), exc_info=writer.exception())
 
     async def _outcome(self, held: Held) -> Outcome:
         """Run the kind; every way it can end becomes an outcome, but a lost lease and a hand-back pass through."""
@@ -187,10 +186,7 @@ class Engine:
             await work.log.error("Something went wrong inside Switchyard; the operator finds the trace in its log.")
             return Outcome.failed(FailureCode.INTERNAL, "An internal error ended the execution.", retryable=True)
         finally:
-            for task in (run, stopper):
-                task.cancel()
-                with suppress(asyncio.CancelledError, Exception):
-                    await task
+            await end(run, stopper)
 
     async def _stop_in_time(self, work: Work, kind: Kind, run: asyncio.Task[Outcome]) -> Outcome | None:
         """Cancel a run that overstays after a request to stop, or its time limit; say which it was."""

@@ -13,6 +13,7 @@ import asyncpg
 import structlog
 
 from adapters import events
+from adapters.cancellation import end
 from adapters.storage import Storage, open_storage
 from models import database
 from models.ids import new_id
@@ -51,8 +52,7 @@ async def run(settings: Settings, kinds: Callable[[Settings, Storage], Sequence[
                 group.create_task(doorman.answer(settings, engine, kind), name=f"doorman-{kind}") for kind in offered
             ]
             await engine.run()
-            for helper in helpers:
-                helper.cancel()
+            await end(*helpers)
         _log.info("worker_stopped", worker=name)
 
 

@@ -39,6 +39,8 @@ class _Host:
     running: int = 0
     next_start_at: float = 0.0
     interval_seconds: float = 0.0
+    is_known: bool = False
+    """A host is asked for one page first: with its robots.txt comes how fast the others may follow."""
 
 
 class LeaseScheduler(BaseScheduler):
@@ -110,6 +112,7 @@ class LeaseScheduler(BaseScheduler):
         if name is None:
             return False
         self._hosts[name].running -= 1
+        self._hosts[name].is_known = True
         return True
 
     def pause_host(self, url: str, seconds: float) -> None:
@@ -119,7 +122,10 @@ class LeaseScheduler(BaseScheduler):
 
     def space_out(self, url: str, interval_seconds: float) -> None:
         """From now on leave so much time between two starts on the URL's host (robots.txt Crawl-delay)."""
-        self._hosts.setdefault(host_of(url), _Host()).interval_seconds = interval_seconds
+        host = self._hosts.setdefault(host_of(url), _Host())
+        if host.interval_seconds != interval_seconds:
+            host.interval_seconds = interval_seconds
+            host.next_start_at = max(host.next_start_at, time.monotonic() + interval_seconds)
 
     def close(self, reason: str) -> None:
         """Nothing to keep: what is buffered is still leased, and goes back when the process ends."""
@@ -131,7 +137,9 @@ class LeaseScheduler(BaseScheduler):
 
     def _startable(self) -> Iterator[_Host]:
         limit = self._session.start.throttle.concurrency_per_host
-        return (host for host in self._hosts.values() if host.waiting and host.running < limit)
+        return (
+            host for host in self._hosts.values() if host.waiting and host.running < (limit if host.is_known else 1)
+        )
 
     def _times(self) -> Iterator[float]:
         yield from (host.next_start_at for host in self._startable())
