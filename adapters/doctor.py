@@ -1,7 +1,7 @@
 """What `switchyard doctor` looks at: whether this machine and these settings can run the service.
 
-Each check answers with one finding: fine, or what is wrong and what to do about it. Checks change nothing that
-stays, and no finding shows a password.
+Each check answers with one finding: fine, or what is wrong and what to do about it. Checks leave nothing but the data
+folder behind, and no finding shows a password.
 """
 
 from __future__ import annotations
