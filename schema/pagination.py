@@ -170,6 +170,8 @@ def _read(value: Any, kind: type) -> Any:
     """A value of the expected type; raises ValueError or TypeError. Null is a value of every column."""
     if value is None:
         return None
+    if kind in (UUID, datetime) and type(value) is not str:
+        raise TypeError
     if kind is UUID:
         return UUID(value)
     if kind is datetime:
