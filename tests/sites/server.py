@@ -8,6 +8,7 @@ without ever sleeping.
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -39,8 +40,9 @@ class Asked:
 class SiteServer:
     """Serves `site` on 127.0.0.1 at a free port while the `with` block lasts."""
 
-    def __init__(self, site: Callable[[Asked], Answer]) -> None:
+    def __init__(self, site: Callable[[Asked], Answer], *, tls: ssl.SSLContext | None = None) -> None:
         self._site = site
+        self._tls = tls
         self._changed = threading.Condition()
         self._hits: Counter[str] = Counter()
         self._hold_after: int | None = None
@@ -53,7 +55,7 @@ class SiteServer:
     @property
     def url(self) -> str:
         """Without a slash at the end."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
     @property
     def allowed_host(self) -> str:
@@ -104,7 +106,7 @@ class SiteServer:
         self._stop, self._opened = asyncio.Event(), asyncio.Event()
         self._opened.set()
         self._clients: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         await self._stop.wait()

@@ -5,15 +5,22 @@ from __future__ import annotations
 import asyncio
 import gzip
 import signal
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from adapters.addresses import AddressGuard
 from tasks.crawl.crawler.guard import GuardedResolver
@@ -155,17 +162,22 @@ async def test_the_byte_limit_ends_the_crawl(site: SiteServer) -> None:
     assert 20_000 <= crawler.stats[-1]["bytes"] < 40_000
 
 
-async def test_the_memory_limit_ends_the_crawl(site: SiteServer) -> None:
-    crawler = await crawl(listings(site, limits=Limits(memory_megabytes=1)))
-    assert crawler.closed is not None
-    assert crawler.closed["reason"] == "MEMORY_LIMIT"
-
-
 # -- ends
 
 
 def stopping(crawler: Crawler) -> bool:
     return any(line["message"].startswith("Stopping") for line in crawler.logs)
+
+
+async def test_the_memory_limit_ends_the_crawl(site: SiteServer) -> None:
+    site.hold_after(10)
+    async with crawling(listings(site, limits=Limits(memory_megabytes=1)), Frontier()) as crawler:
+        await crawler.run(until=stopping)
+        site.release()
+        await crawler.run()
+    assert crawler.closed is not None
+    assert crawler.closed["reason"] == "MEMORY_LIMIT"
+    assert crawler.frontier.pages < 60
 
 
 async def test_one_sigterm_finishes_the_pages_in_flight_and_starts_no_others(site: SiteServer) -> None:
@@ -197,6 +209,24 @@ async def test_a_second_sigterm_ends_it_at_once(site: SiteServer) -> None:
         async with asyncio.timeout(3):
             await crawler.process.wait()
     assert crawler.closed is None
+
+
+async def test_a_sigterm_after_stop_still_lets_the_pages_in_flight_finish(site: SiteServer) -> None:
+    site.hold_after(10)
+    async with crawling(listings(site), Frontier()) as crawler:
+        task = asyncio.create_task(crawler.run(until=stopping))
+        await asyncio.to_thread(site.wait_for_hits, 18)
+        crawler.send({"type": "stop", "reason": "STOPPED_BY_USER"})
+        await task
+        crawler.signal(signal.SIGTERM)
+        seen = len(crawler.stats)
+        await crawler.run(until=lambda each: len(each.stats) > seen)  # alive a moment later
+        before = crawler.frontier.pages
+        site.release()
+        await crawler.run()
+    assert crawler.closed is not None
+    assert crawler.closed["reason"] == "STOPPED_BY_USER"
+    assert crawler.frontier.pages > before
 
 
 async def test_stop_ends_with_the_reason_the_worker_gave(site: SiteServer) -> None:
@@ -381,6 +411,40 @@ async def test_every_way_to_fail_has_its_reason() -> None:
             "http://nothing.invalid/": "DNS",
         }
     assert [item["title"] for item in crawler.frontier.items.values()] == ["fine"]
+
+
+def self_signed(directory: Path) -> ssl.SSLContext:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    file = directory / "server.pem"
+    encoding = serialization.Encoding.PEM
+    plain = serialization.NoEncryption()
+    file.write_bytes(
+        key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, plain) + certificate.public_bytes(encoding)
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    return context
+
+
+async def test_a_certificate_nobody_vouches_for_is_refused(tmp_path: Path) -> None:
+    with SiteServer(SacramentoSite(count=1), tls=self_signed(tmp_path)) as server:
+        throttle = Throttle(retries=0, start_delay_seconds=0)
+        crawler = await crawl(catalogue(server, "/homes/1", throttle=throttle))
+        assert [failed["reason"] for failed in crawler.frontier.failed] == ["TLS"]
+        assert not server.hits
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,8 @@ SAFE_SETTINGS: Final[dict[str, Any]] = {
     "WARN_ON_GENERATOR_RETURN_VALUE": False,
     "STATS_DUMP": False,
     "LOG_LEVEL": "WARNING",
-    "MEMUSAGE_CHECK_INTERVAL_SECONDS": 1.0,
+    # it reads a peak that a process inherits from whoever started it; `session` looks at the present
+    "MEMUSAGE_ENABLED": False,
 }
 
 
@@ -106,5 +107,4 @@ def settings_for(start: Start) -> dict[str, Any]:
         "DOWNLOAD_TIMEOUT": throttle.timeout_seconds,
         "DOWNLOAD_MAXSIZE": throttle.max_response_bytes,
         "RETRY_TIMES": throttle.retries,
-        "MEMUSAGE_LIMIT_MB": start.limits.memory_megabytes or 0,
     }

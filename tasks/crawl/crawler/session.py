@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import psutil
 from scrapy import signals
 from scrapy.crawler import Crawler
 from scrapy.http import Request, Response
@@ -58,6 +59,7 @@ class Session:
         self._asked = 0
         self._capacity = start.throttle.concurrency * LEASES_PER_DOWNLOAD
         self._stop_reason: str | None = None
+        self._is_terminated = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._crawler: Crawler
         self._hosts: frozenset[str]
@@ -95,8 +97,7 @@ class Session:
             if task.get_name() == "report":
                 task.cancel()
         self._send_stats()
-        word = CloseReason.MEMORY_LIMIT.value if reason == "memusage_exceeded" else reason
-        self.channel.send({"type": "closed", "reason": word, "detail": None, "path": []})
+        self.channel.send({"type": "closed", "reason": reason, "detail": None, "path": []})
         await self.channel.finish(timeout_seconds=FINISH_SECONDS)
 
     def _downloaded(self, response: Response, request: Request) -> None:
@@ -109,8 +110,10 @@ class Session:
         self._pages.on_error(failure, response)
 
     def _terminate(self) -> None:
-        if self.stopping:
+        # Signals are counted by themselves: the first one may well follow a `stop` message that is being obeyed.
+        if self._is_terminated:
             os._exit(EXIT_TERMINATED)
+        self._is_terminated = True
         self.stop(CloseReason.STOPPED)
 
     # -- the worker's messages
@@ -254,9 +257,13 @@ class Session:
         return self.stopping
 
     async def _report(self) -> None:
+        limit = self.start.limits.memory_megabytes
+        process = psutil.Process()
         while True:
             await asyncio.sleep(STATS_SECONDS)
             self._send_stats()
+            if limit is not None and process.memory_info().rss > limit * 2**20:
+                self.stop(CloseReason.MEMORY_LIMIT)
 
     def _send_stats(self) -> None:
         running, buffered = self.scheduler.running, self.scheduler.buffered
