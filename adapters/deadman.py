@@ -43,7 +43,6 @@ FORWARDED = {b"TERM": signal.SIGTERM, b"INT": signal.SIGINT}
 LIMITS = {b"NOFILE": resource.RLIMIT_NOFILE, b"CORE": resource.RLIMIT_CORE, b"FSIZE": resource.RLIMIT_FSIZE}
 LONGEST_POLL_SECONDS = 3_600.0
 LAST_WORDS_SECONDS = 1.0
-FREEZE_ROUNDS = 50
 
 if LINUX:
     import ctypes
@@ -118,8 +117,6 @@ class Inbox:
 
 def main(control: int, status: int) -> None:
     """Start the child, wait for one of the five ends, end the tree, say so."""
-    for descriptor in (control, status):
-        os.set_inheritable(descriptor, False)
     # A signal sent to everybody (a terminal, a service manager stopping the unit) must not end the one who cleans up.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
@@ -369,15 +366,7 @@ def end_visible(session: int) -> int:
     peak = 0
     pause = 0.001
     while True:
-        targets: set[int] = set()
-        # Stop first, kill then: a tree that forks while being killed would outrun one pass.
-        for _ in range(FREEZE_ROUNDS):
-            fresh = living_descendants(os.getpid(), session) - targets
-            for pid in fresh:
-                send_signal(pid, signal.SIGSTOP)
-            targets |= fresh
-            if not fresh:
-                break
+        targets = living_descendants(os.getpid(), session)
         for pid in targets:
             send_signal(pid, signal.SIGKILL)
         ended, any_left = reap()

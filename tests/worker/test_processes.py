@@ -287,6 +287,17 @@ async def test_killing_a_supervisor_ends_the_tree(start: Spawn, mark: str, isola
         assert not marked(mark)
 
 
+async def test_death_of_deadman_reaches_an_init_that_cannot_read(start: Spawn, mark: str) -> None:
+    async with start([*PYTHON, FAMILY, "daemon"], isolation=Isolation.PID_NAMESPACE) as tree:
+        await ready(tree)
+        init, supervisor = psutil.Process(tree.pid).parents()[:2]
+        init.suspend()
+        supervisor.kill()
+        async with asyncio.timeout(3):
+            assert (await tree.wait()).reason is EndReason.LOST
+        assert not marked(mark)
+
+
 async def test_killed_deadman_of_a_process_group_takes_the_visible_tree_along(start: Spawn, mark: str) -> None:
     async with start([*PYTHON, FAMILY], isolation=Isolation.PROCESS_GROUP) as tree:
         await ready(tree)
@@ -311,8 +322,10 @@ async def test_stuck_supervisor_is_killed_rather_than_waited_for(
 async def test_signals_to_everybody_leave_the_supervisor_at_its_post(start: Spawn) -> None:
     async with start([*PYTHON, "input(); raise SystemExit(5)"]) as tree:
         supervisor = psutil.Process(tree.pid).parents()[1]
+        group = os.getpgid(supervisor.pid)
+        assert group == supervisor.pid, "a signal to our group would reach it, and this one would reach us"
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            os.killpg(os.getpgid(supervisor.pid), number)
+            os.killpg(group, number)
         tree.stdin.write(b"go\n")
         assert (await tree.wait()).exit_code == 5
 
@@ -543,27 +556,24 @@ async def test_supervisors_carry_no_environment(start: Spawn, isolation: Isolati
 
 
 async def test_child_begins_with_clean_signals_descriptors_and_folder(start: Spawn, tmp_path: Path) -> None:
+    # A shell, because Python itself ignores SIGPIPE and SIGXFSZ.
+    shell = "grep -E 'Sig(Blk|Ign)' /proc/self/status | cut -f2; pwd; ls /proc/self/fd | tr '\\n' ' '"
+    async with start(["/bin/sh", "-c", shell], cwd=tmp_path) as tree:
+        said = (await tree.stdout.read()).decode().splitlines()
+    assert said == ["0" * 16, "0" * 16, str(tmp_path), "0 1 2 3 "]  # 3 is the listing itself
+
+
+async def test_passed_descriptor_belongs_to_the_child_alone(start: Spawn) -> None:
     received, given_end = os.pipe()
-    os.set_inheritable(given_end, True)
-    child = (
-        "import os\n"
-        "status = dict(line.split(':\\t', 1) for line in open('/proc/self/status'))\n"
-        "print(int(status['SigBlk'], 16), int(status['SigIgn'], 16), os.getcwd(), os.getsid(0) == os.getpid())\n"
-        "print(sorted(os.listdir('/proc/self/fd')))\n"
-        f"os.write({given_end}, b'hello')"
-    )
+    child = f"import os, time; os.write({given_end}, b'hello'); os.close({given_end}); time.sleep(60)"
     try:
-        # Python itself ignores SIGPIPE and SIGXFSZ, so the shell looks.
-        shell = "grep -E 'Sig(Blk|Ign)' /proc/self/status | cut -f2; pwd; ls /proc/self/fd | tr '\\n' ' '"
-        async with start(["/bin/sh", "-c", shell], cwd=tmp_path) as tree:
-            said = (await tree.stdout.read()).decode().splitlines()
-        assert said == ["0" * 16, "0" * 16, str(tmp_path), "0 1 2 3 "]  # 3 is the listing itself
-        async with start([*PYTHON, child], pass_fds=[given_end]) as tree:
-            assert (await tree.wait()).exit_code == 0
-        assert os.read(received, 16) == b"hello"
+        async with start([*PYTHON, child], pass_fds=[given_end]):
+            os.close(given_end)
+            async with asyncio.timeout(5):
+                assert await asyncio.to_thread(os.read, received, 16) == b"hello"
+                assert await asyncio.to_thread(os.read, received, 16) == b""  # though the child lives
     finally:
         os.close(received)
-        os.close(given_end)
 
 
 async def test_limits_bind_the_tree(start: Spawn, tmp_path: Path) -> None:
