@@ -47,6 +47,7 @@ from schema.middleware import (
 )
 from schema.websocket import GraphQLSocket
 from settings import Settings
+from tasks import queue
 
 PREFLIGHT_SECONDS: Final = 7_200  # as long as Chromium keeps one
 STALLED_PEER_MILLISECONDS: Final = 15_000
@@ -122,6 +123,7 @@ async def _opened(app: Starlette, settings: Settings) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(database.connected(settings))
         await stack.enter_async_context(events.connected(settings))
+        await stack.enter_async_context(queue.connected(settings))
         app.state.storage = await stack.enter_async_context(open_storage(settings))
         await stack.enter_async_context(sessions.opened(settings))
         yield

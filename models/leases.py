@@ -191,7 +191,8 @@ async def finish(
     """Write the final status, once; False when the lease is lost or the execution is final already."""
     row = await connection.fetchrow(
         """WITH changed AS (
-               UPDATE executions SET status = $3::varchar, finished_at = clock_timestamp(), worker = NULL, lease_until = NULL,
+               UPDATE executions SET status = $3::varchar, finished_at = clock_timestamp(),
+                   worker = NULL, lease_until = NULL,
                    worked_seconds = worked_seconds + extract(epoch FROM clock_timestamp() - claimed_at),
                    progress = CASE WHEN $3::varchar = 'SUCCEEDED' THEN 100 ELSE progress END,
                    failure_code = $4, failure_message = $5, failure_stage = $6, failure_exit_code = $7,

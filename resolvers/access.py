@@ -10,6 +10,8 @@ from __future__ import annotations
 from uuid import UUID
 
 from errors import Forbidden, NotFound, Unauthorized
+from models import execution_rows
+from models.database import Row
 from models.ids import MalformedId, Prefix, decode_id
 from models.permissions import Actor, Permission
 from models.users import Account, find_accounts
@@ -23,6 +25,30 @@ async def user(actor: Actor, id_text: str, *, to: Permission) -> Account:
         raise missing()
     allow(actor, to)
     return found
+
+
+async def visible_execution(actor: Actor, execution_id: UUID, *, to: Permission) -> Row:
+    """An execution of any kind that the actor may see."""
+    row = (await execution_rows.find([execution_id])).get(execution_id)
+    if row is None or not sees_execution(actor, row["owner_id"]):
+        raise missing()
+    allow(actor, to)
+    return row
+
+
+async def run(actor: Actor, id_text: str, *, to: Permission) -> Row:
+    """A job run that the actor may see."""
+    return await visible_execution(actor, uuid_of(id_text, Prefix.RUN), to=to)
+
+
+def execution_uuid(id_text: str) -> UUID:
+    """The UUID in an id of an execution of any kind."""
+    return uuid_of(id_text, Prefix.RUN)
+
+
+def sees_execution(actor: Actor, owner_id: UUID) -> bool:
+    """Whether an actor may see an execution of this owner."""
+    return actor.is_admin or (actor.user_id is not None and owner_id == actor.user_id)
 
 
 def sees_user(actor: Actor, user_id: UUID) -> bool:

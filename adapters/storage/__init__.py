@@ -56,18 +56,36 @@ __all__ = [
     "UploadedPart",
     "UrlSigner",
     "check_key",
+    "current",
     "open_local_storage",
     "open_s3_storage",
     "open_storage",
 ]
 
 
+_current: Storage | None = None
+
+
+def current() -> Storage:
+    """The storage of this process; raises LookupError when none is open."""
+    if _current is None:
+        raise LookupError("open_storage() is not open in this process")
+    return _current
+
+
 @asynccontextmanager
 async def open_storage(settings: Settings) -> AsyncIterator[Storage]:
-    """The driver that the settings name, for as long as the context lasts."""
+    """The driver that the settings name, for as long as the context lasts; `current()` gives it meanwhile."""
+    global _current
+    before = _current
     async with AsyncExitStack() as stack:
         if settings.storage_backend is StorageBackend.S3:
-            yield await stack.enter_async_context(open_s3_storage(settings))
+            storage: Storage = await stack.enter_async_context(open_s3_storage(settings))
         else:
             signer = UrlSigner(base_url=settings.base_url, keyring=settings.keyring)
-            yield await stack.enter_async_context(open_local_storage(settings.data_dir / "files", signer=signer))
+            storage = await stack.enter_async_context(open_local_storage(settings.data_dir / "files", signer=signer))
+        _current = storage
+        try:
+            yield storage
+        finally:
+            _current = before

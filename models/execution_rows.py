@@ -1,0 +1,139 @@
+"""Executions as they are read: plain rows, joined with what every answer shows.
+
+One SELECT serves `execution`, lists and streams, so a list of fifty runs with tool and requester is one
+statement. Big JSON columns stay text until somebody asks for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from models import database
+from models.database import Row
+from models.permissions import Actor
+
+_SELECT: Final = """
+SELECT e.id, e.kind, e.owner_id, e.status, e.stage, e.progress, e.attempt, e.queued_at, e.started_at, e.finished_at,
+       e.cancel_requested_at, e.failure_code, e.failure_message, e.failure_stage, e.failure_exit_code,
+       e.failure_signal, e.failure_retryable,
+       u.id AS requester_id, u.email AS requester_email, u.username AS requester_username, u.name AS requester_name,
+       u.role AS requester_role, u.created_at AS requester_created_at,
+       r.job_id, r.tool_id, r.trigger, r.dataset_id, r.resumed_from_id, r.retry_of_id, r.items_scraped,
+       r.pages_crawled, r.errors_count, r.bytes_downloaded, r.requests_blocked, r.requests_robots,
+       r.requests_throttled, r.close_reason, r.limits::text AS limits, r.input::text AS run_input,
+       j.name AS job_name, j.created_at AS job_created_at, j.updated_at AS job_updated_at,
+       t.slug AS tool_slug, t.name AS tool_name, t.category AS tool_category, t.description AS tool_description,
+       t.states::text AS tool_states, t.icon AS tool_icon, t.spider AS tool_spider, t.is_active AS tool_is_active,
+       t.created_at AS tool_created_at, t.updated_at AS tool_updated_at
+FROM executions e
+LEFT JOIN users u ON u.id = e.requested_by_id
+LEFT JOIN job_runs r ON r.execution_id = e.id
+LEFT JOIN jobs j ON j.id = r.job_id
+LEFT JOIN tools t ON t.id = r.tool_id
+"""
+
+
+async def find(execution_ids: Sequence[UUID]) -> dict[UUID, Row]:
+    """The executions that exist among these, whoever owns them: the caller is the gate."""
+    found = await database.rows(f"{_SELECT} WHERE e.id = ANY($1::uuid[])", list(execution_ids))
+    return {row["id"]: row for row in found}
+
+
+async def visible(
+    actor: Actor,
+    *,
+    kind: str,
+    job_id: UUID | None = None,
+    tool_id: UUID | None = None,
+    statuses: Sequence[str] = (),
+    queued_from: datetime | None = None,
+    queued_to: datetime | None = None,
+    after: UUID | None = None,
+    before: UUID | None = None,
+    backwards: bool = False,
+    limit: int,
+) -> list[Row]:
+    """A page of the executions that an actor may see, newest first; backwards from the end."""
+    where, values = _conditions(actor, kind, job_id, tool_id, statuses, queued_from, queued_to)
+    for bound, operator in ((after, "<"), (before, ">")):
+        if bound is not None:
+            values.append(bound)
+            where.append(f"e.id {operator} ${len(values)}")
+    values.append(limit)
+    direction = "ASC" if backwards else "DESC"
+    condition = " AND ".join(where)
+    return await database.rows(
+        f"{_SELECT} WHERE {condition} ORDER BY e.id {direction} LIMIT ${len(values)}",
+        *values,
+    )
+
+
+async def count_visible(
+    actor: Actor,
+    *,
+    kind: str,
+    job_id: UUID | None = None,
+    tool_id: UUID | None = None,
+    statuses: Sequence[str] = (),
+    queued_from: datetime | None = None,
+    queued_to: datetime | None = None,
+) -> int:
+    """How many there are in all."""
+    where, values = _conditions(actor, kind, job_id, tool_id, statuses, queued_from, queued_to)
+    condition = " AND ".join(where)
+    counted = await database.value(
+        f"SELECT count(*) FROM executions e LEFT JOIN job_runs r ON r.execution_id = e.id WHERE {condition}",  # noqa: S608
+        *values,
+    )
+    return int(counted)
+
+
+async def active(owner_id: UUID | None, *, since_seconds: float, limit: int) -> list[Row]:
+    """Executions of an owner (of all, for None) that wait, run, or ended within the last seconds."""
+    return await database.rows(
+        f"""{_SELECT} WHERE ($1::uuid IS NULL OR e.owner_id = $1)
+            AND (e.status IN ('QUEUED', 'RUNNING') OR e.finished_at > now() - make_interval(secs => $2))
+            ORDER BY e.id DESC LIMIT $3""",
+        owner_id,
+        since_seconds,
+        limit,
+    )
+
+
+async def history(execution_id: UUID) -> list[Row]:
+    """The status history of an execution, oldest first: bounded by its attempts and stages."""
+    return await database.rows(
+        """SELECT at, status, stage, attempt, user_id FROM execution_events
+           WHERE execution_id = $1 ORDER BY id LIMIT 1000""",
+        execution_id,
+    )
+
+
+def _conditions(
+    actor: Actor,
+    kind: str,
+    job_id: UUID | None,
+    tool_id: UUID | None,
+    statuses: Sequence[str],
+    queued_from: datetime | None,
+    queued_to: datetime | None,
+) -> tuple[list[str], list[Any]]:
+    values: list[Any] = [kind]
+    where = ["e.kind = $1"]
+    for column, operator, wanted in (
+        ("e.owner_id", "=", None if actor.is_admin else actor.user_id),
+        ("r.job_id", "=", job_id),
+        ("r.tool_id", "=", tool_id),
+        ("e.queued_at", ">=", queued_from),
+        ("e.queued_at", "<", queued_to),
+    ):
+        if wanted is not None:
+            values.append(wanted)
+            where.append(f"{column} {operator} ${len(values)}")
+    if statuses:
+        values.append(list(statuses))
+        where.append(f"e.status = ANY(${len(values)}::text[])")
+    return where, values
