@@ -10,7 +10,7 @@ import base64
 import itertools
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -242,7 +242,7 @@ class Line:
 
     @strawberry.field
     async def loaded(self, info: Info) -> int:
-        return await info.context.load(_double, self.last_sequence)
+        return await info.context.load(_double, 1)
 
 
 executions: list[int] = []
@@ -255,6 +255,7 @@ class Feed:
     open: int = 0
     closed: asyncio.Event = field(default_factory=asyncio.Event)
     events: list[SharedEvent] = field(default_factory=list)
+    kept: list[AsyncGenerator[str, None]] = field(default_factory=list)
     pushed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def event(self, position: int) -> SharedEvent:
@@ -269,6 +270,16 @@ class Feed:
 
 
 feed = Feed()
+
+
+async def _flood() -> AsyncGenerator[str, None]:
+    feed.open += 1
+    try:
+        while True:
+            yield "x" * 10_000
+    finally:
+        feed.open -= 1
+        feed.closed.set()
 
 
 @strawberry.type
@@ -308,13 +319,16 @@ class Subscription:
     @strawberry.subscription(extensions=[public()])
     async def flood(self) -> AsyncGenerator[str, None]:
         """Never waits for anything."""
-        feed.open += 1
-        try:
-            while True:
-                yield "x" * 10_000
-        finally:
-            feed.open -= 1
-            feed.closed.set()
+        async with aclosing(_flood()) as source:
+            async for text in source:
+                yield text
+
+    @strawberry.subscription(extensions=[public()])
+    def kept(self) -> AsyncGenerator[str, None]:
+        """A source that somebody else holds on to, so that it is not closed for want of references."""
+        source = _flood()
+        feed.kept.append(source)
+        return source
 
     @strawberry.subscription(extensions=[public()])
     async def shared(self, rights: str = "all") -> AsyncGenerator[Line, None]:

@@ -478,8 +478,9 @@ async def test_cookies_are_bound_to_the_host_where_there_is_tls() -> None:
         assert error_of(plain)["extensions"]["code"] == "UNAUTHORIZED"
         bound = await send(secure, b'{"query":"{me}"}', cookie="__Host-switchyard_access=ada", **headers)
         assert bound.json() == {"data": {"me": str(small.ADA)}}
+        cookie = "__Host-switchyard_access=ada"
         stripped = await send(
-            secure, b'{"query":"{me}"}', cookie="__Host-switchyard_access=ada", origin="http://api.example"
+            secure, b'{"query":"{me}"}', cookie=cookie, host="api.example", origin="http://api.example"
         )
         assert error_of(stripped)["extensions"]["code"] == "UNAUTHORIZED"
 

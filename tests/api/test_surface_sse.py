@@ -123,7 +123,7 @@ async def test_a_bad_request_gets_its_status_and_no_stream(api: Surface) -> None
     assert (await api.post("subscription{quiet}", accept="text/event-stream", token="nobody")).status_code == 401
 
 
-@pytest.mark.parametrize("query", ["subscription{quiet}", "subscription{flood}"])
+@pytest.mark.parametrize("query", ["subscription{quiet}", "subscription{flood}", "subscription{kept}"])
 async def test_a_client_that_leaves_has_its_source_closed_at_once(api: Surface, query: str) -> None:
     async with streamed(api, query) as blocks:
         await anext(blocks)
