@@ -276,7 +276,11 @@ async def test_a_killed_owner_leaves_no_orphan_and_the_next_start_works(cluster:
     finally:
         owner.kill()
         owner.communicate(timeout=10)
-    await until(lambda: not any(lives(pid) for pid in pids), seconds=10)
+    try:
+        await until(lambda: not any(lives(pid) for pid in pids), seconds=10)
+    finally:
+        for orphan in filter(lives, pids):
+            os.kill(orphan, signal.SIGKILL)
     async with embedded.postgres(cluster, durable=False) as postgres, embedded.redis(cluster) as redis:
         assert await query(postgres.url, "SELECT 1") == 1
         assert await redis_command(redis.url, "ECHO", "hello") == "hello"
