@@ -63,7 +63,7 @@ class _FileEndpoint:
             response = await self._create(request, storage)
             await response(scope, receive, send)
             return
-        grant = storage.signer.read_grant(request.path_params["key"], _query(request))
+        grant = storage.signer.read_grant(request.path_params["key"], request.url.query)
         async with storage.open(grant.key) as opened:
             try:
                 await _present(request, grant, opened)(scope, receive, send_in_time)
@@ -72,7 +72,7 @@ class _FileEndpoint:
                 _log.info("file_reader_stalled", key=grant.key)
 
     async def _create(self, request: Request, storage: LocalStorage) -> Response:
-        grant = storage.signer.create_grant(request.path_params["key"], _query(request))
+        grant = storage.signer.create_grant(request.path_params["key"], request.url.query)
         if request.headers.get("content-type") != grant.content_type:
             raise errors.ValidationFailed("Content-Type is not the announced one.", announced=grant.content_type)
         length = request.headers.get("content-length")
@@ -150,12 +150,6 @@ def _wanted_range(request: Request, *, size: int, etag: str) -> tuple[int, int] 
     if start >= end:
         raise _Unsatisfiable
     return start, end
-
-
-def _query(request: Request) -> str:
-    # Not `request.url.query`: that is cut from a string in which the Host header stands first.
-    raw: bytes = request.scope["query_string"]
-    return raw.decode("ascii", "replace")
 
 
 def _lists(if_none_match: str, etag: str) -> bool:

@@ -90,7 +90,7 @@ async def file_server() -> AsyncIterator[FileServer]:
     listener = socket.create_server(("127.0.0.1", 0))
     files = FileServer(f"http://127.0.0.1:{listener.getsockname()[1]}")
     app = Starlette(
-        routes=routes(files.storage_of, stalled_seconds=1),
+        routes=routes(files.storage_of, stalled_seconds=2),
         middleware=[
             Middleware(RequestIdentity, trusted_proxies=()),
             Middleware(SecurityHeaders, strict_transport=False),

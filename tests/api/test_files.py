@@ -7,11 +7,13 @@ import hashlib
 import http.client
 import socket
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import parse_qs, quote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qs, quote, urlencode, urlsplit
 
 import httpx
+import psutil
 import pytest
 
 from adapters.storage import LocalStorage, PresignedPut, UrlSigner, open_local_storage, open_storage
@@ -177,14 +179,13 @@ async def test_a_valid_link_to_nothing_is_not_found(site: Site) -> None:
 async def test_a_reader_that_leaves_lets_go_of_the_file(site: Site) -> None:
     await site.storage.put("big", bytes(8 * 2**20), content_type="text/csv")
     link = urlsplit(await site.storage.presigned_get("big", expires_seconds=60))
-    reader, writer = await asyncio.open_connection(link.hostname, link.port)
-    writer.write(f"GET {link.path}?{link.query} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-    await reader.readexactly(100)
-    assert _open_contents(site.folder) == 1
-    writer.close()
-    async with asyncio.timeout(5):
+    async with connected(link) as (reader, writer):
+        writer.write(f"GET {link.path}?{link.query} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        await reader.readexactly(100)
+        assert _open_contents(site.folder) == 1
+    async with asyncio.timeout(1.5):  # less than it takes to be found stalling
         while _open_contents(site.folder):
-            await site.client.get(await site.link("other"))
+            await site.client.head(site.base_url)
 
 
 async def test_a_reader_that_stalls_is_cut_off(site: Site) -> None:
@@ -200,9 +201,8 @@ async def test_a_reader_that_stalls_is_cut_off(site: Site) -> None:
 
 
 def _open_contents(folder: Path) -> int:
-    """How many stored files this process has open for longer than a request of ours."""
-    targets = [entry.readlink() for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]
-    return sum(target.is_relative_to(folder / "objects") for target in targets)
+    """How many stored files this process has open."""
+    return sum(Path(file.path).is_relative_to(folder / "objects") for file in psutil.Process().open_files())
 
 
 # -- forged, tampered with, expired
@@ -285,12 +285,6 @@ async def test_paths_that_climb_lead_nowhere(site: Site, path: str) -> None:
         connection.close()
 
 
-async def test_a_host_header_cannot_change_what_is_signed(site: Site) -> None:
-    link = await site.link()
-    answer = await site.client.get(link, headers={"Host": "evil.example?signature=1&x="})
-    assert answer.status_code == 200
-
-
 async def test_links_of_an_older_key_live_through_a_rotation(site: Site) -> None:
     await site.link("k")
     options = {"expires_seconds": 60, "filename": None, "content_type": None, "inline": False}
@@ -313,6 +307,21 @@ async def test_other_methods_are_refused(site: Site) -> None:
 async def send(site: Site, put: PresignedPut, **changes: object) -> httpx.Response:
     request = {"content": DATA, "headers": dict(put.headers), **changes}
     return await site.client.put(put.url, **request)  # type: ignore[arg-type]  # forwarded
+
+
+@asynccontextmanager
+async def connected(url: SplitResult) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A bare connection, for requests that no HTTP library would send."""
+    reader, writer = await asyncio.open_connection(url.hostname, url.port)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+
+
+def _upload_head(url: SplitResult, *, length: int) -> bytes:
+    lines = [f"PUT {url.path}?{url.query} HTTP/1.1", "Host: x", "Content-Type: image/png", f"Content-Length: {length}"]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
 async def test_an_upload_stores_what_was_announced(site: Site) -> None:
@@ -343,9 +352,25 @@ async def test_a_longer_body_of_unknown_length_is_refused(site: Site) -> None:
     assert site.files() == []
 
 
-@pytest.mark.parametrize("content", [DATA[:-1], b"9876543210"], ids=["shorter", "other bytes"])
-async def test_a_body_that_differs_is_refused(site: Site, content: bytes) -> None:
-    assert_refused(await send(site, await site.upload(), content=content), 400, "VALIDATION_ERROR")
+async def test_a_longer_body_is_refused_before_it_is_sent(site: Site) -> None:
+    url = urlsplit((await site.upload()).url)
+    async with connected(url) as (reader, writer):
+        writer.write(_upload_head(url, length=11))
+        async with asyncio.timeout(5):
+            assert b" 413 " in await reader.readline()
+
+
+async def test_a_shorter_body_is_refused(site: Site) -> None:
+    answer = await send(site, await site.upload(), content=DATA[:-1])
+    assert_refused(answer, 400, "VALIDATION_ERROR")
+    assert answer.json()["errors"][0]["extensions"]["details"] == {"path": [], "size": 10, "received": 9}
+    assert site.files() == []
+
+
+async def test_a_body_of_other_bytes_is_refused(site: Site) -> None:
+    answer = await send(site, await site.upload(), content=b"9876543210")
+    assert_refused(answer, 400, "VALIDATION_ERROR")
+    assert answer.json()["errors"][0]["extensions"]["details"] == {"path": ["sha256"]}
     assert site.files() == []
 
 
@@ -395,29 +420,24 @@ async def test_reading_and_creating_are_different_rights(site: Site) -> None:
 async def test_an_upload_that_breaks_off_leaves_nothing(site: Site) -> None:
     put = await site.upload(data=bytes(2**20))
     url = urlsplit(put.url)
-    _, writer = await asyncio.open_connection(url.hostname, url.port)
-    head = (
-        f"PUT {url.path}?{url.query} HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 1048576\r\n\r\n"
-    )
-    writer.write(head.encode() + bytes(600_000))
-    await writer.drain()
-    async with asyncio.timeout(5):
-        while not site.files():
-            await site.client.get(site.base_url)
-        writer.close()
+    async with connected(url) as (_, writer):
+        writer.write(_upload_head(url, length=2**20) + bytes(600_000))
+        await writer.drain()
+        async with asyncio.timeout(5):
+            while not site.files():
+                await site.client.head(site.base_url)
+    async with asyncio.timeout(1.5):  # less than it takes to be found stalling
         while site.files():
-            await site.client.get(site.base_url)
+            await site.client.head(site.base_url)
 
 
 async def test_an_upload_that_stalls_is_given_up(site: Site) -> None:
     url = urlsplit((await site.upload()).url)
-    reader, writer = await asyncio.open_connection(url.hostname, url.port)
-    head = f"PUT {url.path}?{url.query} HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 10\r\n\r\n"
-    writer.write(head.encode() + b"01234")
-    async with asyncio.timeout(5):
-        assert b" 400 " in await reader.readline()
-    writer.close()
-    assert site.files() == []
+    async with connected(url) as (reader, writer):
+        writer.write(_upload_head(url, length=10) + b"01234")
+        async with asyncio.timeout(5):
+            assert b" 400 " in await reader.readline()
+        assert site.files() == []
 
 
 async def test_keys_of_any_script_travel(site: Site) -> None:
