@@ -10,7 +10,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from errors import Forbidden, NotFound, Unauthorized
-from models import execution_rows
+from models import execution_rows, job_queries, tools
 from models.database import Row
 from models.ids import MalformedId, Prefix, decode_id
 from models.permissions import Actor, Permission
@@ -25,6 +25,29 @@ async def user(actor: Actor, id_text: str, *, to: Permission) -> Account:
         raise missing()
     allow(actor, to)
     return found
+
+
+async def tool(actor: Actor, id_text: str, *, to: Permission, even_inactive: bool = False) -> Row:
+    """A tool that the actor may see.
+
+    Inactive ones are for administrators, and for those who know the id and get told (`even_inactive`) why not.
+    """
+    tool_id = uuid_of(id_text, Prefix.TOOL)
+    row = (await tools.find([tool_id])).get(tool_id)
+    if row is None or not sees_tool(actor, is_active=row["tool_is_active"] or even_inactive):
+        raise missing()
+    allow(actor, to)
+    return row
+
+
+async def job(actor: Actor, id_text: str, *, to: Permission) -> Row:
+    """A job that the actor may see."""
+    job_id = uuid_of(id_text, Prefix.JOB)
+    row = (await job_queries.find([job_id])).get(job_id)
+    if row is None or not sees_job(actor, row["owner_id"]):
+        raise missing()
+    allow(actor, to)
+    return row
 
 
 async def visible_execution(actor: Actor, execution_id: UUID, *, to: Permission) -> Row:
@@ -44,6 +67,16 @@ async def run(actor: Actor, id_text: str, *, to: Permission) -> Row:
 def execution_uuid(id_text: str) -> UUID:
     """The UUID in an id of an execution of any kind."""
     return uuid_of(id_text, Prefix.RUN)
+
+
+def sees_tool(actor: Actor, *, is_active: bool) -> bool:
+    """Whether an actor may see a tool: whoever is signed in sees the active ones, administrators all."""
+    return actor.is_admin or (is_active and not actor.is_anonymous)
+
+
+def sees_job(actor: Actor, owner_id: UUID) -> bool:
+    """Whether an actor may see a job of this owner."""
+    return actor.is_admin or owner_id == actor.user_id
 
 
 def sees_execution(actor: Actor, owner_id: UUID) -> bool:

@@ -1,0 +1,207 @@
+"""Jobs as they are read and changed: plain rows, each joined with its tool and its owner.
+
+One statement serves a list of jobs with tools and owners. A job's input, which may be large, is read by itself.
+Invariants: a change names the version it was made from, so that two that overlap leave nothing half; a job is
+deleted with all that its runs brought home, and never under a run that waits or works.
+"""
+
+# ruff: noqa: S608 - statements are joined from constants of this module; values travel as parameters
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final
+from uuid import UUID
+
+from models import database
+from models.database import Row
+from models.permissions import Actor
+from models.tools import TOOL_COLUMNS, containing
+
+
+class JobOrderField(StrEnum):
+    """What a list of jobs can be sorted by."""
+
+    CREATED_AT = "CREATED_AT"
+    NAME = "NAME"
+    UPDATED_AT = "UPDATED_AT"
+
+
+_SELECT: Final = f"""
+SELECT j.id, j.owner_id, j.name, j.created_at, j.updated_at, {TOOL_COLUMNS},
+       u.email AS owner_email, u.username AS owner_username, u.name AS owner_name, u.role AS owner_role,
+       u.created_at AS owner_created_at
+FROM jobs j JOIN tools t ON t.id = j.tool_id JOIN users u ON u.id = j.owner_id
+"""
+
+# Columns and the cast of values they are compared with, by what clients sort by. Ids are in the order of creation.
+_SORT_COLUMNS: Final[Mapping[JobOrderField, tuple[str, str]]] = {
+    JobOrderField.CREATED_AT: ("j.id", "${}::uuid"),
+    JobOrderField.NAME: ("lower(j.name), j.id", "lower(${}::text), ${}::uuid"),
+    JobOrderField.UPDATED_AT: ("j.updated_at, j.id", "${}::timestamptz, ${}::uuid"),
+}
+
+_PURGE_ROWS: Final = 50_000
+"""Deleted by one statement: far less than statements have time for."""
+
+
+async def find(job_ids: Sequence[UUID]) -> dict[UUID, Row]:
+    """Those of the jobs that exist, whoever owns them: the caller is the gate."""
+    found = await database.rows(f"{_SELECT} WHERE j.id = ANY($1::uuid[])", list(job_ids))
+    return {row["id"]: row for row in found}
+
+
+async def inputs(job_ids: Sequence[UUID]) -> dict[UUID, str]:
+    """The inputs of jobs, as JSON text."""
+    found = await database.rows("SELECT id, input::text AS input FROM jobs WHERE id = ANY($1::uuid[])", list(job_ids))
+    return {row["id"]: row["input"] for row in found}
+
+
+async def visible(
+    actor: Actor,
+    *,
+    owner_id: UUID | None = None,
+    tool_id: UUID | None = None,
+    search: str | None = None,
+    order: JobOrderField = JobOrderField.CREATED_AT,
+    descending: bool = True,
+    after: tuple[Any, ...] | None = None,
+    before: tuple[Any, ...] | None = None,
+    backwards: bool = False,
+    limit: int,
+) -> list[Row]:
+    """Jobs that an actor may see, strictly between two sort keys; backwards from the end of the order."""
+    where, values = _conditions(actor, owner_id, tool_id, search)
+    columns, casts = _SORT_COLUMNS[order]
+    for bound, is_above in ((after, not descending), (before, descending)):
+        if bound is not None:
+            places = casts.format(*range(len(values) + 1, len(values) + 1 + len(bound)))
+            values += bound
+            where.append(f"({columns}) {'>' if is_above else '<'} ({places})")
+    direction = "DESC" if descending is not backwards else "ASC"
+    by = ", ".join(f"{column} {direction}" for column in columns.split(", "))
+    values.append(limit)
+    return await database.rows(f"{_SELECT} WHERE {' AND '.join(where)} ORDER BY {by} LIMIT ${len(values)}", *values)
+
+
+async def count_visible(actor: Actor, *, owner_id: UUID | None, tool_id: UUID | None, search: str | None) -> int:
+    """How many there are in all."""
+    where, values = _conditions(actor, owner_id, tool_id, search)
+    return int(await database.value(f"SELECT count(*) FROM jobs j WHERE {' AND '.join(where)}", *values))
+
+
+async def count_owned(owner_id: UUID) -> int:
+    """How many jobs somebody has; until the end of the transaction nobody else adds one for them."""
+    # The lock is per owner and ends with the transaction; without it two requests could both pass the count.
+    await database.rows("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"jobs:{owner_id}")
+    return int(await database.value("SELECT count(*) FROM jobs WHERE owner_id = $1", owner_id))
+
+
+async def insert(job_id: UUID, *, owner_id: UUID, tool_id: UUID, name: str, input: Mapping[str, Any]) -> bool:
+    """Add a job; False when its tool is gone or not active any more."""
+    created = await database.value(
+        "INSERT INTO jobs (id, owner_id, tool_id, name, input, created_at, updated_at)"
+        " SELECT $1, $2, t.id, $4, $5::jsonb, now(), now() FROM tools t WHERE t.id = $3 AND t.is_active"
+        " FOR SHARE OF t RETURNING jobs.id",
+        job_id,
+        owner_id,
+        tool_id,
+        name,
+        database.to_json(dict(input)),
+    )
+    return created is not None
+
+
+async def update(
+    job_id: UUID, *, seen_at: datetime, name: str | None = None, input: Mapping[str, Any] | None = None
+) -> bool:
+    """Change a job as it was at `seen_at`, its `updated_at` then; False when it is gone or has changed since."""
+    updated = await database.value(
+        "UPDATE jobs SET name = coalesce($3, name), input = coalesce($4::jsonb, input),"
+        # Strictly later than before, so that no two versions of a job look alike.
+        " updated_at = greatest(clock_timestamp(), updated_at + interval '1 microsecond')"
+        " WHERE id = $1 AND updated_at = $2 RETURNING id",
+        job_id,
+        seen_at,
+        name,
+        None if input is None else database.to_json(dict(input)),
+    )
+    return updated is not None
+
+
+async def lock_idle(job_id: UUID) -> bool | None:
+    """Keep new runs of a job away until the end of the transaction.
+
+    False when one waits or works already, None when the job is gone.
+    """
+    if await database.value("SELECT 1 FROM jobs WHERE id = $1 FOR UPDATE", job_id) is None:
+        return None
+    is_busy = await database.value(
+        """SELECT EXISTS (SELECT 1 FROM job_runs r JOIN executions e ON e.id = r.execution_id
+                          WHERE r.job_id = $1 AND e.status IN ('QUEUED', 'RUNNING'))""",
+        job_id,
+    )
+    return not is_busy
+
+
+async def stored_objects(job_id: UUID) -> list[str]:
+    """Keys of all that the runs of a job have in storage: output files and finished logs."""
+    found = await database.rows(
+        """SELECT f.key FROM output_files f JOIN job_runs r ON r.execution_id = f.run_id WHERE r.job_id = $1
+           UNION ALL
+           SELECT e.log_object->>'key' FROM executions e JOIN job_runs r ON r.execution_id = e.id
+           WHERE r.job_id = $1 AND e.log_object->>'key' IS NOT NULL""",
+        job_id,
+    )
+    return [row["key"] for row in found]
+
+
+async def delete(job_id: UUID) -> None:
+    """Remove a job, its runs, their items, requests, logs and files' rows; call it after `lock_idle`."""
+    # What there may be millions of goes first, in pieces: one cascade over all of it could outlast its time limit.
+    for table in ("items", "crawl_requests"):
+        while await database.value(
+            f"""WITH gone AS (
+                    DELETE FROM {table} WHERE id IN (
+                        SELECT id FROM {table}
+                        WHERE dataset_id IN (SELECT execution_id FROM job_runs WHERE job_id = $1) LIMIT $2)
+                    RETURNING 1)
+                SELECT count(*) FROM gone""",
+            job_id,
+            _PURGE_ROWS,
+        ):
+            continue
+    await database.rows(
+        "DELETE FROM executions WHERE id IN (SELECT execution_id FROM job_runs WHERE job_id = $1)", job_id
+    )
+    await database.rows("DELETE FROM jobs WHERE id = $1", job_id)
+
+
+async def first_run(job_id: UUID) -> UUID | None:
+    """The run that a job was made with, if it still is its first one."""
+    found: UUID | None = await database.value(
+        "SELECT execution_id FROM job_runs WHERE job_id = $1 ORDER BY execution_id LIMIT 1", job_id
+    )
+    return found
+
+
+def _conditions(
+    actor: Actor, owner_id: UUID | None, tool_id: UUID | None, search: str | None
+) -> tuple[list[str], list[Any]]:
+    where, values = ["true"], list[Any]()
+    if not actor.is_admin:
+        values.append(actor.user_id)  # for nobody it is null, which no owner equals
+        where.append("j.owner_id = $1::uuid")
+    for column, wanted in (
+        ("j.owner_id", owner_id),
+        ("j.tool_id", tool_id),
+    ):
+        if wanted is not None:
+            values.append(wanted)
+            where.append(f"{column} = ${len(values)}")
+    if search:
+        values.append(containing(search))
+        where.append(f"j.name ILIKE ${len(values)}")
+    return where, values
