@@ -32,6 +32,7 @@ from settings import Settings, SettingsError, load
 CHECKOUT = Path(__file__).resolve().parent
 READY_SECONDS = 60
 DRAIN_SECONDS = 10
+PRACTICE_PORT = 8900
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -67,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     run = add("run", run_all, "Run everything on this machine: databases, API and a worker")
     run.add_argument("--port", type=int, help="port of the API (default: PORT, else 8000)")
     run.add_argument("--data", type=Path, help="folder of all data (default: DATA_DIR, else .switchyard here)")
+    run.add_argument("--no-practice-site", action="store_true", help="do not serve the small site to crawl first")
     run.add_argument("--admin-email", default="admin@switchyard.internal", help="administrator made on the first start")
     add("api", serve_api, "Serve the API")
     add("worker", run_worker, "Run a worker")
@@ -129,11 +131,15 @@ async def _run_everything(options: argparse.Namespace, programs: list[supervisor
         if not children.port_is_free(settings.host, settings.port):
             raise PortTaken(f"Port {settings.port} is in use; choose another one: make run PORT={settings.port + 1}")
         servers = await _start_servers(stack, data_dir)
+        practice_url = None if options.no_practice_site else _offer_practice_site()
         settings = load()
         password = await _prepare_database(settings, options.admin_email)
-        greeting = _greeting(settings, options.admin_email, password)
-        for title, command in (("The API", "api"), ("The worker", "worker")):
-            argv = [sys.executable, str(CHECKOUT / "cli.py"), command]
+        greeting = _greeting(settings, options.admin_email, password, practice_url)
+        starts = {"The API": ["cli.py", "api"], "The worker": ["cli.py", "worker"]}
+        if practice_url:
+            starts["The practice site"] = ["-m", "tasks.crawl.practice_site", "--port", str(PRACTICE_PORT)]
+        for title, arguments in starts.items():
+            argv = [sys.executable, *arguments]
             programs.append(supervisor.Child(title, argv, folder=CHECKOUT, announce=_say, drain_seconds=DRAIN_SECONDS))
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -209,7 +215,18 @@ async def _is_ready(settings: Settings) -> bool:
     return await supervisor.http_status(host, settings.port, "/readyz") == 200
 
 
-def _greeting(settings: Settings, admin_email: str, password: str | None) -> str:
+def _offer_practice_site() -> str | None:
+    """Let crawls reach the practice site, if its port is free for it: nothing else may become reachable so."""
+    if not children.port_is_free("127.0.0.1", PRACTICE_PORT):
+        _say(f"Port {PRACTICE_PORT} is in use; going without the practice site.")
+        return None
+    host = f"127.0.0.1:{PRACTICE_PORT}"
+    allowed = os.environ.get("CRAWL_ALLOWED_HOSTS")
+    os.environ["CRAWL_ALLOWED_HOSTS"] = f"{allowed},{host}" if allowed else host
+    return f"http://{host}"
+
+
+def _greeting(settings: Settings, admin_email: str, password: str | None, practice_url: str | None) -> str:
     lines = [
         "",
         "  Switchyard is ready.",
@@ -222,6 +239,8 @@ def _greeting(settings: Settings, admin_email: str, password: str | None) -> str
             f"    Administrator  {admin_email}",
             f"    Password       {password}   (shown only this once)",
         ]
+    if practice_url:
+        lines.append(f"    Practice site  {practice_url}   (small, to crawl first)")
     lines += [f"    Data           {settings.data_dir}", "", "  Ctrl-C stops everything.", ""]
     return "\n".join(lines)
 
