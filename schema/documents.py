@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 import strawberry
+import structlog
 from graphql import (
     DocumentNode,
     FieldNode,
@@ -39,6 +40,7 @@ from schema.guards import Cost, Limits, measure
 from schema.literals import unstorable_literal
 from settings import Settings
 
+_log = structlog.get_logger("switchyard.graphql")
 MAX_DOCUMENT_CHARACTERS: Final = 65_536
 MAX_VALIDATION_ERRORS: Final = 20
 _RULES: Final = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)
@@ -64,9 +66,16 @@ class RequestRefused(Exception):
         return status
 
     @classmethod
+    def before_execution(cls, errors: list[FormattedError], request_id: str | None) -> RequestRefused:
+        """The refusal of an operation that was not started; logs the codes and none of the client's words."""
+        for error in errors:
+            _log.info("request_refused", code=error["extensions"]["code"], request_id=request_id)
+        return cls(errors)
+
+    @classmethod
     def because_of(cls, error: SwitchyardError, request_id: str | None) -> RequestRefused:
-        """A refusal with one error."""
-        return cls([shape_refusal(error, request_id=request_id)])
+        """The same, for one error."""
+        return cls.before_execution([shape_refusal(error, request_id=request_id)], request_id)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -161,7 +170,7 @@ class OperationCache:
             else:
                 self._documents.put(query, operations, _TREE_BYTES_PER_CHARACTER * len(query))
                 return operations
-        raise RequestRefused([_of_request(error, request_id) for error in errors])
+        raise RequestRefused.before_execution([_of_request(error, request_id) for error in errors], request_id)
 
     def _compile(self, query: str) -> Mapping[str, Operation]:
         if len(query) > MAX_DOCUMENT_CHARACTERS:

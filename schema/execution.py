@@ -148,7 +148,8 @@ class Operations:
             hide_suggestions=self.cache.hides_suggestions,
         )
         if isinstance(values, list):
-            raise RequestRefused([shape_refusal(error, request_id=context.request_id) for error in values])
+            errors = [shape_refusal(error, request_id=context.request_id) for error in values]
+            raise RequestRefused.before_execution(errors, context.request_id)
         return values
 
     async def _run(self, executor: Executor[Any], context: Context, seconds: float) -> dict[str, Any]:
@@ -159,8 +160,7 @@ class Operations:
                 async with asyncio.timeout(seconds):
                     result = await result
         except TimeoutError:
-            late = ServiceUnavailable(f"The operation took longer than {seconds:g} seconds and was given up.")
-            raise RequestRefused.because_of(late, context.request_id) from None
+            raise _late(f"The operation took longer than {seconds:g} seconds and was given up.", context) from None
         except Exception as error:  # noqa: BLE001 - the edge where exceptions become errors of the contract
             raise RequestRefused([shape_exception(error, request_id=context.request_id)]) from None
         if result.errors is None:
@@ -175,8 +175,7 @@ class Operations:
                 async with asyncio.timeout(self.deadlines.query_seconds):
                     source = await source
         except TimeoutError:
-            late = ServiceUnavailable("The subscription took too long to start.")
-            raise RequestRefused.because_of(late, context.request_id) from None
+            raise _late("The subscription took too long to start.", context) from None
         if isinstance(source, ExecutionResult):
             raise RequestRefused([shape_failure(error, request_id=context.request_id) for error in source.errors or ()])
         return source
@@ -222,6 +221,11 @@ def encode(payload: dict[str, Any], request_id: str | None) -> bytes:
 def encode_errors(errors: list[FormattedError]) -> bytes:
     """JSON bytes of a result without data."""
     return orjson.dumps({"errors": errors}, default=str)
+
+
+def _late(message: str, context: Context) -> RequestRefused:
+    _log.warning("operation_late", request_id=context.request_id)
+    return RequestRefused([shape_refusal(ServiceUnavailable(message), request_id=context.request_id)])
 
 
 def _shared_key(operation: Operation, variables: dict[str, Any]) -> tuple[Operation, bytes]:

@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from errors import PayloadTooLarge, SwitchyardError, ValidationFailed
+from errors import PayloadTooLarge, SwitchyardError, Unauthorized, ValidationFailed
 from models.permissions import Origin
 from schema.context import AppState, Context, ResponseHeaders
 from schema.credentials import Caller, Gate, RawHeaders
@@ -32,7 +32,6 @@ from schema.negotiation import Form, accepted_forms, is_json
 from schema.requests import OperationRequest, operation_request, read_json
 from schema.sse import EventStream
 
-BODY_SECONDS: Final = 30.0
 _ID_DIGITS: Final = 15
 
 Page = Callable[[Request], Awaitable[Response]]
@@ -82,7 +81,7 @@ class GraphQLEndpoint:
             await _send(send, 200 if is_plain else refused.status, form, encode_errors(refused.errors))
         except SwitchyardError as error:
             errors = [shape_refusal(error, request_id=origin.request_id)]
-            await _send(send, error.status, form, encode_errors(errors), _retry_after(error))
+            await _send(send, error.status, form, encode_errors(errors), _headers_of(error))
 
     async def _post(
         self, scope: Scope, receive: Receive, send: Send, forms: Sequence[Form], form: Form, origin: Origin
@@ -135,7 +134,7 @@ class GraphQLEndpoint:
         chunks: list[bytes] = []
         size = 0
         try:
-            async with asyncio.timeout(BODY_SECONDS):
+            async with asyncio.timeout(self.settings.body_timeout_seconds):
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
@@ -169,8 +168,11 @@ def _too_large(limit: int) -> PayloadTooLarge:
     return PayloadTooLarge(f"The body is larger than {limit} bytes.", maxBytes=limit)
 
 
-def _retry_after(error: SwitchyardError) -> RawHeaders:
-    seconds = error.extensions.get("retryAfterSeconds")
+def _headers_of(error: SwitchyardError) -> RawHeaders:
+    """What HTTP says beside the body: how to sign in (RFC 6750 §3), when to come back (RFC 9110 §10.2.3)."""
+    if isinstance(error, Unauthorized):
+        return [(b"www-authenticate", b'Bearer error="invalid_token"')]
+    seconds = error.extensions.get("retryAfterSeconds", error.details.get("retryAfterSeconds"))
     return [] if seconds is None else [(b"retry-after", str(max(1, round(seconds))).encode())]
 
 

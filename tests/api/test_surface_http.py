@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 
 from schema.execution import Deadlines
 from tests.api import surface as small
-from tests.api.surface import Surface, surface
+from tests.api.surface import DEADLINE_SECONDS, Surface, surface
 
 JSON = "application/json"
 RESPONSE = "application/graphql-response+json"
@@ -223,7 +223,7 @@ async def test_a_body_over_the_limit_is_refused_while_it_arrives(api: Surface) -
         for _ in range(17):
             writer.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
         await writer.drain()
-        async with asyncio.timeout(small.DEADLINE_SECONDS):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             head = await reader.readuntil(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 413")
             assert b"PAYLOAD_TOO_LARGE" in await reader.read(4_096)
@@ -235,6 +235,34 @@ async def test_an_announced_size_over_the_limit_is_refused_unread(api: Surface) 
     response = await send(api, b'{"query":"{hello}","variables":{"a":"' + b"x" * 1_100_000 + b'"}}')
     assert response.status_code == 413
     assert error_of(response)["extensions"]["details"]["maxBytes"] == 1_048_576
+
+
+async def test_a_body_that_trickles_is_given_up() -> None:
+    async with surface(body_timeout_seconds=1) as impatient:
+        parts = urlsplit(impatient.url)
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+        try:
+            writer.write(
+                b"POST /graphql HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+            )
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 408")
+        finally:
+            writer.close()
+
+
+async def test_a_client_that_leaves_before_its_body_ends_is_no_fault(api: Surface) -> None:
+    parts = urlsplit(api.url)
+    with capture_logs() as logged:
+        _, writer = await asyncio.open_connection(parts.hostname, parts.port)
+        writer.write(
+            b"POST /graphql HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+        )
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+        assert (await api.post("{hello}")).status_code == 200
+    assert [line for line in logged if line["log_level"] == "error"] == []
 
 
 @pytest.mark.parametrize("query", ["{hang}", "mutation{hang}"])
@@ -413,6 +441,7 @@ async def test_a_bad_bearer_token_refuses_the_request(api: Surface, authorizatio
     response = await send(api, b'{"query":"{hello}"}', authorization=authorization, accept=accept)
     assert response.status_code == 401
     assert error_of(response)["extensions"]["details"]["reason"] == "invalid"
+    assert response.headers["www-authenticate"].startswith("Bearer")
 
 
 async def test_credentials_that_cannot_be_checked_are_an_outage(api: Surface) -> None:
