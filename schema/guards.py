@@ -60,7 +60,7 @@ class Limits:
     mutations: int = 10
     directives: int = 30
     directives_per_node: int = 4
-    repetitions: int = 30
+    repetitions: int = 20
     """How often one name may be selected in one place: merging them is quadratic in this number."""
 
     @classmethod
