@@ -64,6 +64,12 @@ class Feed:
         self._changed.set_result(None)
         self._changed = asyncio.get_running_loop().create_future()
 
+    def ended(self, task: asyncio.Task[None]) -> None:
+        """What ended the reader is raised by its subscribers; nobody else is to be told."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.failure = error
+            self.announce()
+
     async def run(self) -> None:
         """Read until nothing will follow; an outage of the database is waited out."""
         async with events.hub().watch(self.key) as watcher:
@@ -73,8 +79,6 @@ class Feed:
                         return
                 except Exception as error:
                     if not is_outage(error):
-                        self.failure = error
-                        self.announce()
                         raise
                     _log.warning("feed_waits", error=repr(error))
                 await wait_for_news(watcher)
@@ -99,8 +103,7 @@ class Feeds(Generic[_Feed]):
         if feed is None:
             feed = self._feeds[execution_id] = self._make(execution_id)
             feed.task = asyncio.create_task(feed.run(), name=f"feed-{execution_id}")
-            # Its subscribers raise what it raised; nobody else is to be told.
-            feed.task.add_done_callback(lambda task: task.cancelled() or task.exception())
+            feed.task.add_done_callback(feed.ended)
         feed.subscribers += 1
         try:
             yield feed
