@@ -208,7 +208,7 @@ async def finish(
         claim.attempt,
         status.value,
         failure and failure.code.value,
-        failure and failure.message[:4000],
+        failure and _storable(failure.message[:4000]),
         failure and failure.stage,
         failure and failure.exit_code,
         failure and failure.signal,
@@ -281,3 +281,8 @@ async def is_held(connection: Connection, claim: Claim) -> bool:
             claim.attempt,
         )
     )
+
+
+def _storable(text: str) -> str:
+    """Text as PostgreSQL takes it: what programs say can hold NUL, and bytes that were no UTF-8."""
+    return text.encode("utf-8", "replace").decode().replace("\x00", "\ufffd")

@@ -70,5 +70,5 @@ async def _listen(settings: Settings, engine: Engine, kind: str) -> None:
 async def _leave_rings_to_others(worker: Worker, engine: Engine, kind: str) -> None:
     """arq takes no job while this is false; the engine looks for work by itself when a slot gets free."""
     while True:
-        worker.allow_pick_jobs = engine.free_slots(kind) > 0 and not engine.is_draining
+        worker.allow_pick_jobs = engine.free_slots(kind) > 0
         await asyncio.sleep(POLL_SECONDS)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
@@ -32,6 +32,7 @@ from tasks.log_writer import LogWriter
 from tasks.work import CANCELLED, ExecutionFailed, FencedWrite, Kind, Outcome, Work
 
 POLL_SECONDS: Final = 1.0
+CLAIM_DRAIN_SECONDS: Final = 5.0
 SHORT_DRAIN_SECONDS: Final = 70.0
 LONG_DRAIN_SECONDS: Final = 8.0
 _RETRY_SECONDS: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
@@ -68,8 +69,7 @@ class Engine:
                     background.create_task(self._lane(kind), name=f"lane-{kind.name}") for kind in self._kinds.values()
                 ]
                 await self._drain_started.wait()
-                await end(*lanes)
-                await self._drain()
+                await self._drain(lanes)
                 await end(*tasks)
                 await self._announce_rest()
 
@@ -77,13 +77,17 @@ class Engine:
         """Claim no more; finish what is short and hand back what is long."""
         self.is_draining = True
         self._drain_started.set()
+        for wake in self._wakes.values():
+            wake.set()
 
     def wake(self, kind: str) -> None:
         """Look for work of a kind now."""
         self._wakes[kind].set()
 
     def free_slots(self, kind: str) -> int:
-        """How many more executions of a kind this worker can take."""
+        """How many more executions of a kind this worker can take; none once it drains."""
+        if self.is_draining:
+            return 0
         running = sum(1 for held in self._held.values() if held.kind.name == kind)
         return max(0, self._kinds[kind].slots - running)
 
@@ -92,7 +96,7 @@ class Engine:
     async def _lane(self, kind: Kind) -> None:
         """Claim while there is room; wake by the doorbell, by a free slot, or by looking once a second."""
         wake = self._wakes[kind.name]
-        while True:
+        while not self.is_draining:
             wake.clear()
             try:
                 while self.free_slots(kind.name) and (claim := await self._claim(kind)):
@@ -152,9 +156,7 @@ class Engine:
         try:
             if work.claim.attempt > 1:
                 await work.log.info(f"Attempt {work.claim.attempt} starts on {self.worker}.")
-            outcome = await self._outcome(held)
-            await work.log.finish()
-            await self._finish(work, outcome)
+            await self._finish(work, await self._outcome(held))
         except (LeaseLost, asyncio.CancelledError):
             if held.is_handed_back:
                 await self._hand_back(work)
@@ -182,11 +184,9 @@ class Engine:
                 return outcome
             raise
         except Exception:  # noqa: BLE001 - an edge: whatever a kind throws, its execution must end
-            _log.exception("execution_crashed", execution_id=str(work.id))
-            await work.log.error("Something went wrong inside Switchyard; the operator finds the trace in its log.")
-            return Outcome.failed(FailureCode.INTERNAL, "An internal error ended the execution.", retryable=True)
+            return await _crashed(work)
         finally:
-            await end(run, stopper)
+            await _end_whatever_happens(run, stopper)
 
     async def _stop_in_time(self, work: Work, kind: Kind, run: asyncio.Task[Outcome]) -> Outcome | None:
         """Cancel a run that overstays after a request to stop, or its time limit; say which it was."""
@@ -205,6 +205,23 @@ class Engine:
         return outcome
 
     async def _finish(self, work: Work, outcome: Outcome) -> None:
+        await work.log.finish()
+        try:
+            await self._store(work, outcome)
+        except LeaseLost:
+            raise
+        except Exception:  # noqa: BLE001 - the same edge: a result that cannot be stored ends the execution, too
+            outcome = await _crashed(work)
+            await work.log.finish()
+            await self._store(work, outcome)
+        _log.info(
+            "execution_finished",
+            execution_id=str(work.id),
+            status=outcome.status.value,
+            failure=outcome.failure and outcome.failure.code.value,
+        )
+
+    async def _store(self, work: Work, outcome: Outcome) -> None:
         async def write(connection: asyncpg.Connection) -> None:
             if outcome.write is not None:
                 await outcome.write(connection)
@@ -217,12 +234,6 @@ class Engine:
             )
 
         await self.persist(work, write)
-        _log.info(
-            "execution_finished",
-            execution_id=str(work.id),
-            status=outcome.status.value,
-            failure=outcome.failure and outcome.failure.code.value,
-        )
 
     async def _hand_back(self, work: Work) -> None:
         with suppress(LeaseLost):
@@ -308,10 +319,12 @@ class Engine:
             # A hint only: the row says whether it is true.
             self._leasekeeper.look_for_cancels()
 
-    async def _drain(self) -> None:
-        for held in list(self._held.values()):
-            if not held.kind.is_short:
-                held.hand_back()
+    async def _drain(self, lanes: Sequence[asyncio.Task[None]]) -> None:
+        self._hand_back_long_ones()
+        # A claim under way is let through: cut off, it might be committed all the same, and held by nobody.
+        await asyncio.wait(lanes, timeout=CLAIM_DRAIN_SECONDS)
+        await end(*lanes)
+        self._hand_back_long_ones()
         if not self._held:
             return
         patience = (
@@ -324,6 +337,11 @@ class Engine:
                 held.hand_back()
         if late:
             await asyncio.wait(late, timeout=LONG_DRAIN_SECONDS)
+
+    def _hand_back_long_ones(self) -> None:
+        for held in self._held.values():
+            if not held.kind.is_short and not held.is_handed_back:
+                held.hand_back()
 
     def _changed(self, claim: Claim) -> None:
         self._say(("execution", claim.execution_id), ExecutionChanged(claim.execution_id, claim.owner_id))
@@ -353,10 +371,12 @@ class Held:
 
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
+        self.is_lost = False
         self.is_handed_back = False
 
     def lose(self) -> None:
         """The lease is gone: stop at once."""
+        self.is_lost = True
         self.task.cancel()
 
     def hand_back(self) -> None:
@@ -364,3 +384,23 @@ class Held:
         self.is_handed_back = True
         self.work.is_draining = True
         self.task.cancel()
+
+
+async def _crashed(work: Work) -> Outcome:
+    """The outcome of a fault of ours: the operator gets the trace, the user learns that there was one."""
+    _log.exception("execution_crashed", execution_id=str(work.id))
+    await work.log.error("Something went wrong inside Switchyard; the operator finds the trace in its log.")
+    return Outcome.failed(FailureCode.INTERNAL, "An internal error ended the execution.", retryable=True)
+
+
+async def _end_whatever_happens(*tasks: asyncio.Task[Any]) -> None:
+    """End tasks even if we are cancelled meanwhile: what still works must not be handed back or called lost."""
+    ending = asyncio.ensure_future(end(*tasks))
+    cancelled: asyncio.CancelledError | None = None
+    while not ending.done():
+        try:
+            await asyncio.wait({ending})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled

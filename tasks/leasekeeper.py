@@ -78,7 +78,8 @@ class Leasekeeper:
                 self._request_cancel(execution_id)
 
     async def _renew(self, connection: asyncpg.Connection, sent_at: float) -> None:
-        asked = {id: held.work.claim.attempt for id, held in self._held.items()}
+        # What was given up must run out: renewed, it would be kept from others once more for a whole lease.
+        asked = {id: held.work.claim.attempt for id, held in self._held.items() if not held.is_lost}
         renewals = await leases.renew(connection, list(asked.items()), lease_seconds=self._settings.lease_seconds)
         for execution_id, attempt in asked.items():
             held = self._held.get(execution_id)
