@@ -146,7 +146,9 @@ class Crawl:
 
     async def _take(self, tree: ProcessTree, messages: Sequence[Mapping[str, Any]]) -> None:
         """Store a read's worth of messages in one transaction, then lease what the crawler has room for."""
-        await self._work.log.write_lines([_line(message) for message in messages if message["type"] == MessageType.LOG])
+        await self._work.log.write_lines(
+            [log_line(message) for message in messages if message["type"] == MessageType.LOG]
+        )
         seeds: list[Mapping[str, Any]] = []
         answers: list[Mapping[str, Any]] = []
         for message in messages:
@@ -284,7 +286,8 @@ class Crawl:
             tree.stdin.write(protocol.encode(message))
 
 
-def _line(message: Mapping[str, Any]) -> NewLine:
+def log_line(message: Mapping[str, Any]) -> NewLine:
+    """The line in a `log` message."""
     level = str(message["level"])
     timestamp = datetime.fromisoformat(message["time"])
     return NewLine(

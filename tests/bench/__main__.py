@@ -1,0 +1,30 @@
+"""`make bench ARGS=name`: one benchmark, or all but `start`, which installs everything anew."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+
+from tests.bench import enqueue, log_lines, recovery, run_list, start
+
+BENCHES = {
+    "enqueue": enqueue.main,
+    "log_lines": log_lines.main,
+    "run_list": run_list.main,
+    "recovery": recovery.main,
+    "start": start.main,
+}
+
+
+def main() -> None:
+    """Run what was asked for, one after the other."""
+    parser = argparse.ArgumentParser(prog="make bench ARGS=…", description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[*BENCHES, []], help="which; all but start when none is named")
+    names = parser.parse_args().names or [name for name in BENCHES if name != "start"]
+    for name in names:
+        print(f"-- {name}")
+        asyncio.run(BENCHES[name]())
+
+
+if __name__ == "__main__":
+    main()
