@@ -144,8 +144,8 @@ async def serve(settings: Settings) -> None:
     """
     set_up_logging(settings)
     listener = listening_socket(settings.host, settings.port)
-    if settings.port == 0 and not settings.is_production:
-        # Any free port was asked for, so nobody could name the address beforehand.
+    if settings.port == 0 and "base_url" not in settings.model_fields_set:
+        # Any free port was asked for and no public address: nobody could name it beforehand.
         port = listener.getsockname()[1]
         settings = settings.model_copy(update={"port": port, "base_url": f"http://{settings.host}:{port}"})
     app = create_app(settings)
