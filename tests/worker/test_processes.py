@@ -319,6 +319,19 @@ async def test_stuck_supervisor_is_killed_rather_than_waited_for(
         assert not marked(mark)
 
 
+@pytest.mark.timeout(20)
+async def test_renewal_never_waits_for_a_stuck_supervisor(
+    start: Spawn, mark: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "KILL_SECONDS", 1.0)
+    async with start([*PYTHON, FAMILY]) as tree:
+        await ready(tree)
+        psutil.Process(tree.pid).parents()[1].suspend()
+        for _ in range(5_000):  # more than the pipe holds
+            tree.renew(time.monotonic() + 10)
+    assert not marked(mark)
+
+
 async def test_signals_to_everybody_leave_the_supervisor_at_its_post(start: Spawn) -> None:
     async with start([*PYTHON, "input(); raise SystemExit(5)"]) as tree:
         supervisor = psutil.Process(tree.pid).parents()[1]
