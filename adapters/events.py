@@ -122,7 +122,7 @@ class EventBus:
             async with asyncio.timeout(PUBLISH_TIMEOUT_SECONDS):
                 await self.redis.publish(self._channel, _encode(event))
         except (RedisError, OSError, TimeoutError) as error:
-            _log.debug("event_not_published", event=type(event).__name__, error=repr(error))
+            _log.debug("event_not_published", kind=type(event).__name__, error=repr(error))
 
     async def hear(self) -> None:
         """Listen until cancelled; reconnects for ever and pokes everybody after each gap."""

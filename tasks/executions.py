@@ -322,7 +322,8 @@ class Engine:
     async def _drain(self, lanes: Sequence[asyncio.Task[None]]) -> None:
         self._hand_back_long_ones()
         # A claim under way is let through: cut off, it might be committed all the same, and held by nobody.
-        await asyncio.wait(lanes, timeout=CLAIM_DRAIN_SECONDS)
+        if lanes:
+            await asyncio.wait(lanes, timeout=CLAIM_DRAIN_SECONDS)
         await end(*lanes)
         self._hand_back_long_ones()
         if not self._held:

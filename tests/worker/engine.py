@@ -72,18 +72,18 @@ class Bench:
 
     # -- workers
 
-    async def worker(self, *, slots: int = 4, kind: str | None = None, **settings: str) -> Program:
-        """A worker of this kind, or another, that is ready."""
-        started = self.start_worker(slots=slots, kind=kind, **settings)
+    async def worker(self, *, slots: int = 4, **settings: str) -> Program:
+        """A worker of this kind that is ready; one without slots only sweeps."""
+        started = self.start_worker(slots=slots, **settings)
         await started.wait_event("worker_started")
         return started
 
-    def start_worker(self, *, slots: int = 4, kind: str | None = None, **settings: str) -> Program:
+    def start_worker(self, *, slots: int = 4, **settings: str) -> Program:
         """A worker that will be ready soon."""
         settings = {
             "DATABASE_URL": self.settings.database_url.get_secret_value(),
             "REDIS_URL": self.settings.redis_url.get_secret_value(),
-            "TRIVIAL_KINDS": f"{kind or self.kind}:{slots}",
+            "TRIVIAL_KINDS": f"{self.kind}:{slots}",
             **settings,
         }
         return self._programs.start(["-m", "tests.worker.trivial"], kind="worker", **settings)
@@ -165,6 +165,16 @@ class Bench:
         """The execution now."""
         return await self.db.fetchrow("SELECT * FROM executions WHERE id = $1", execution)
 
+    async def ended(self, execution: UUID, within: float = END_SECONDS) -> asyncpg.Record:
+        """Wait for the end; the final row."""
+
+        async def final_row() -> asyncpg.Record | None:
+            return await self.db.fetchrow(
+                "SELECT * FROM executions WHERE id = $1 AND finished_at IS NOT NULL", execution
+            )
+
+        return await eventually(final_row, within, what=f"the end of {execution}")
+
     async def history(self, execution: UUID) -> list[asyncpg.Record]:
         """Its events, oldest first."""
         found: list[asyncpg.Record] = await self.db.fetch(
@@ -232,13 +242,7 @@ class Bench:
         self, execution: UUID, status: ExecutionStatus, *, attempt: int = 1, within: float = END_SECONDS
     ) -> asyncpg.Record:
         """Wait for the end and hold it against what every execution promises; the final row."""
-
-        async def ended() -> asyncpg.Record | None:
-            return await self.db.fetchrow(
-                "SELECT * FROM executions WHERE id = $1 AND finished_at IS NOT NULL", execution
-            )
-
-        row = await eventually(ended, within, what=f"the end of {execution}")
+        row = await self.ended(execution, within)
         assert (row["status"], row["attempt"]) == (status, attempt), dict(row)
         history = await self.history(execution)
         assert [event["status"] for event in history if event["status"] in FINAL_STATUSES] == [status]

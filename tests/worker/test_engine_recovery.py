@@ -53,7 +53,7 @@ async def test_work_of_a_killed_worker_is_done_by_another(bench: Bench) -> None:
 
 @together
 async def test_three_lost_workers_are_the_end(bench: Bench) -> None:
-    await bench.worker(kind="BYSTANDER")  # somebody must be there to notice
+    await bench.worker(slots=0)  # somebody must be there to notice
     execution = await bench.queue({"beat": 60})
     for attempt in (1, 2, 3):
         worker = bench.start_worker()
@@ -165,7 +165,7 @@ async def test_a_stop_while_claiming_loses_no_claim(bench: Bench) -> None:
 
 @together
 async def test_a_cancel_of_lost_work_is_not_forgotten(bench: Bench) -> None:
-    await bench.worker(kind="BYSTANDER")
+    await bench.worker(slots=0)
     worker = await bench.worker()
     execution = await bench.queue({"beat": 60})
     await bench.until_line(execution, "attempt 1 beat 3")
