@@ -187,15 +187,17 @@ async def _start_servers(stack: AsyncExitStack, data_dir: Path) -> list[embedded
 
 
 async def _prepare_database(settings: Settings, admin_email: str) -> str | None:
-    """Migrate, and make the first administrator; the password, once."""
+    """Migrate, install the shipped tools, and make the first administrator; the password, once."""
     from models import database
-    from resolvers import users
+    from resolvers import tools, users
 
     with database.database_errors():
         applied = await database.migrate(settings.database_url.get_secret_value())
     for name in applied:
         _say(f"Migrated the database: {name}")
     async with database.connected(settings):
+        for slug in await tools.install_catalogue():
+            _say(f"Installed the tool {slug}")
         if await users.any_admin_exists():
             return None
         return await _create_admin(settings, email=admin_email, username="admin", password=None)
@@ -295,7 +297,7 @@ def run_worker(_options: argparse.Namespace) -> int:
 
 
 def migrate_database(options: argparse.Namespace) -> int:
-    """Apply what is missing, or check that the migrations describe the models."""
+    """Apply what is missing and install the shipped tools, or check that the migrations describe the models."""
     from models import database
 
     if options.check:
@@ -303,10 +305,21 @@ def migrate_database(options: argparse.Namespace) -> int:
         for change in missing:
             print(f"No migration yet: {change}", file=sys.stderr)
         return 1 if missing else 0
+    settings = load()
     with database.database_errors():
-        applied = asyncio.run(database.migrate(load().database_url.get_secret_value()))
+        applied = asyncio.run(database.migrate(settings.database_url.get_secret_value()))
     print("\n".join(applied) if applied else "The schema is up to date.")
+    for slug in asyncio.run(_install_tools(settings)):
+        print(f"Installed the tool {slug}.")
     return 0
+
+
+async def _install_tools(settings: Settings) -> list[str]:
+    from models import database
+    from resolvers import tools
+
+    async with database.connected(settings):
+        return await tools.install_catalogue()
 
 
 async def _unwritten_migrations() -> list[str]:

@@ -120,6 +120,7 @@ class Settings(BaseSettings):
     )
     crawl_target_concurrency: float = Field(2.0, gt=0, le=16, description="Pages fetched from one host at once")
     crawl_timeout_seconds: int = Field(3_600, ge=1, le=86_400, description="Longest run, unless the run says less")
+    max_jobs_per_user: int = Field(1_000, ge=1, description="Jobs that one user may have")
     crawl_memory_megabytes: int = Field(1_024, ge=128, description="Memory of one crawl process")
 
     # -- limits of the GraphQL surface

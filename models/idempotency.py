@@ -43,6 +43,17 @@ class IdempotencyKey(Model):
         unique_together = (("owner_id", "operation", "key"),)
 
 
+async def earlier(owner_id: UUID, operation: str, key: str | None, *, request: Mapping[str, Any]) -> UUID | None:
+    """The id of what an earlier use of the key made, None for the first use; raises like `once`.
+
+    For those who would check what `once` will not need: it saves them work, and decides nothing.
+    """
+    if key is None:
+        return None
+    _check(key)
+    return await _made(owner_id, operation, key, _hash(request))
+
+
 async def once(
     owner_id: UUID,
     operation: str,
@@ -60,11 +71,8 @@ async def once(
     if key is None:
         await make()
         return target_id
-    if not 1 <= len(key) <= MAX_KEY_LENGTH:
-        raise ValidationFailed(
-            f"An idempotency key has 1 to {MAX_KEY_LENGTH} characters.", path=["input", "idempotencyKey"]
-        )
-    request_hash = hashlib.sha256(orjson.dumps(dict(request), option=orjson.OPT_SORT_KEYS, default=str)).hexdigest()
+    _check(key)
+    request_hash = _hash(request)
     inserted = await database.row(
         """INSERT INTO idempotency_keys (owner_id, operation, key, request_hash, target_id, created_at)
            VALUES ($1, $2, $3, $4, $5, now()) ON CONFLICT (owner_id, operation, key) DO NOTHING RETURNING id""",
@@ -77,13 +85,33 @@ async def once(
     if inserted is not None:
         await make()
         return target_id
+    first_id = await _made(owner_id, operation, key, request_hash)
+    if first_id is None:
+        raise Conflict("This idempotency key is being forgotten; use another.", path=["input", "idempotencyKey"])
+    return first_id
+
+
+def _check(key: str) -> None:
+    if not 1 <= len(key) <= MAX_KEY_LENGTH:
+        raise ValidationFailed(
+            f"An idempotency key has 1 to {MAX_KEY_LENGTH} characters.", path=["input", "idempotencyKey"]
+        )
+
+
+def _hash(request: Mapping[str, Any]) -> str:
+    return hashlib.sha256(orjson.dumps(dict(request), option=orjson.OPT_SORT_KEYS, default=str)).hexdigest()
+
+
+async def _made(owner_id: UUID, operation: str, key: str, request_hash: str) -> UUID | None:
     first = await database.row(
         "SELECT request_hash, target_id FROM idempotency_keys WHERE owner_id = $1 AND operation = $2 AND key = $3",
         owner_id,
         operation,
         key,
     )
-    if first is None or first["request_hash"] != request_hash:
+    if first is None:
+        return None
+    if first["request_hash"] != request_hash:
         raise Conflict("This idempotency key was used with a different request.", path=["input", "idempotencyKey"])
     target: UUID = first["target_id"]
     return target

@@ -63,6 +63,9 @@ TOOL_COLUMNS: Final = (
     " t.is_active AS tool_is_active, t.created_at AS tool_created_at, t.updated_at AS tool_updated_at"
 )
 
+INSTALLED: Final = "installTool"
+"""The act in the audit trail by which a shipped tool is known to have been here."""
+
 # Column and the cast of a value that it is compared with, by what clients sort by.
 _SORT_COLUMNS: Final[Mapping[ToolOrderField, tuple[str, str]]] = {
     ToolOrderField.NAME: ("lower(t.name)", "lower({}::text)"),
@@ -152,6 +155,18 @@ async def insert(
         is_active,
     )
     return created
+
+
+async def was_installed(slug: str) -> bool:
+    """Whether a shipped tool was installed here before, whatever has become of it, or its slug is taken."""
+    return bool(
+        await database.value(
+            """SELECT EXISTS (SELECT 1 FROM tools WHERE slug = $1)
+                   OR EXISTS (SELECT 1 FROM audit_events WHERE action = $2 AND details->>'slug' = $1)""",
+            slug,
+            INSTALLED,
+        )
+    )
 
 
 _UPDATABLE: Final[Mapping[str, str]] = {

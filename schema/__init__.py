@@ -14,14 +14,19 @@ from typing import Any
 import strawberry
 from strawberry.schema.config import StrawberryConfig
 
+from schema.executions import ExecutionsSubscription
+from schema.job_commands import JobsMutation
+from schema.jobs import JobsQuery
 from schema.node import NodeQuery
+from schema.runs import JobRun, RunsMutation, RunsQuery
 from schema.scalars import SCALARS
+from schema.tools import ToolsMutation, ToolsQuery
 from schema.users import UsersMutation, UsersQuery
 
-_QUERIES: tuple[type, ...] = (NodeQuery, UsersQuery)
-_MUTATIONS: tuple[type, ...] = (UsersMutation,)
-_SUBSCRIPTIONS: tuple[type, ...] = ()
-_TYPES: tuple[type, ...] = ()
+_QUERIES: tuple[type, ...] = (NodeQuery, UsersQuery, ToolsQuery, JobsQuery, RunsQuery)
+_MUTATIONS: tuple[type, ...] = (UsersMutation, ToolsMutation, JobsMutation, RunsMutation)
+_SUBSCRIPTIONS: tuple[type, ...] = (ExecutionsSubscription,)
+_TYPES: tuple[type, ...] = (JobRun,)
 """Types that only an interface leads to."""
 
 
