@@ -28,8 +28,8 @@ from typing import IO, Any
 import psutil
 
 from adapters import deadman
+from adapters.line_streams import READ_BYTES
 
-READ_BYTES = 256 * 1024
 START_SECONDS = 15.0  # importing nothing takes 25 ms; a machine in trouble takes longer
 KILL_SECONDS = 10.0  # a killed process ends at once, unless it hangs in the kernel
 OVERDUE_SECONDS = 5.0  # past its deadline the supervisor itself must be stuck
@@ -91,14 +91,6 @@ class TreeStillAlive(Exception):
     """The tree was killed, yet its end could not be confirmed in time: treat its work as going on."""
 
 
-class LineTooLong(Exception):
-    """The child wrote a line above the limit; what follows on that stream cannot be trusted."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        super().__init__(f"a line is longer than {limit_bytes} bytes")
-        self.limit_bytes = limit_bytes
-
-
 @asynccontextmanager
 async def spawn(
     argv: Sequence[str],
@@ -135,7 +127,7 @@ class ProcessTree:
     """A running tree. Not thread-safe; made by `spawn` only.
 
     The pipes push back: what is not read stays with the child, which blocks once 64 KiB of pipe and twice READ_BYTES
-    here are full. `stdout` and `stderr` end when the tree has let go of them; `line_batches` reads them fast.
+    here are full. `stdout` and `stderr` end when the tree has let go of them; `adapters.line_streams` reads them fast.
     """
 
     stdin: asyncio.StreamWriter
@@ -386,41 +378,6 @@ class _Status(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.started.set()
         self.closed.set()
-
-
-async def line_batches(reader: asyncio.StreamReader, *, limit_bytes: int) -> AsyncIterator[list[bytes]]:
-    """The lines of a stream without their newlines, as many at a time as one read brings; never an empty list.
-
-    A last line without newline counts. Holds at most `limit_bytes` and one read. Raises LineTooLong at the first line
-    above the limit, after the lines before it.
-    """
-    held: list[bytes] = []
-    held_bytes = 0
-    while chunk := await reader.read(READ_BYTES):
-        lines = chunk.split(b"\n")
-        tail = lines.pop()
-        if lines:
-            lines[0] = b"".join((*held, lines[0]))
-            held, held_bytes = [], 0
-            if max(map(len, lines)) > limit_bytes:
-                good = next(index for index, line in enumerate(lines) if len(line) > limit_bytes)
-                if good:
-                    yield lines[:good]
-                raise LineTooLong(limit_bytes)
-            yield lines
-        held.append(tail)
-        held_bytes += len(tail)
-        if held_bytes > limit_bytes:
-            raise LineTooLong(limit_bytes)
-    if held_bytes:
-        yield [b"".join(held)]
-
-
-async def lines(reader: asyncio.StreamReader, *, limit_bytes: int) -> AsyncIterator[bytes]:
-    """The same, line by line, for streams that are not busy."""
-    async for batch in line_batches(reader, limit_bytes=limit_bytes):
-        for line in batch:
-            yield line
 
 
 def _order(

@@ -20,7 +20,8 @@ from uuid import UUID
 
 import asyncpg
 
-from adapters.processes import LineTooLong, ProcessTree, line_batches
+from adapters.line_streams import LineTooLong, line_batches
+from adapters.processes import ProcessTree
 from models.jobs import CloseReason
 from models.logs import LogLevel, NewLine
 from settings import Settings

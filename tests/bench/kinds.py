@@ -10,7 +10,7 @@ import asyncio
 import sys
 
 import settings
-from adapters.processes import line_batches
+from adapters.line_streams import line_batches
 from adapters.storage import Storage
 from adapters.structured_logs import set_up_logging
 from settings import Settings
