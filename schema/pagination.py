@@ -148,7 +148,8 @@ async def paginate(
 def write_cursor(key: Key, columns: Sequence[Column]) -> str:
     """The opaque text of a sort key."""
     values = [value.astimezone(UTC) if isinstance(value, datetime) else value for value in key]
-    text = orjson.dumps([_VERSION, _checksum(columns), *values])
+    # default=str: the driver's UUIDs are a subclass, which orjson does not take.
+    text = orjson.dumps([_VERSION, _checksum(columns), *values], default=str)
     return base64.urlsafe_b64encode(text).rstrip(b"=").decode()
 
 
