@@ -28,7 +28,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters import deadman, processes
-from adapters.line_streams import LineTooLong, line_batches, lines
+from adapters.line_streams import READ_BYTES, LineTooLong, line_batches, lines
 from adapters.processes import (
     CannotStart,
     EndReason,
@@ -690,7 +690,7 @@ async def test_unread_output_holds_the_child_back(start: Spawn) -> None:
                 await tree.wait()
         assert process.io_counters().write_chars < 2_000_000
         received = 0
-        while chunk := await tree.stdout.read(line_streams.READ_BYTES):
+        while chunk := await tree.stdout.read(READ_BYTES):
             received += len(chunk)
         assert received == total
         assert (await tree.wait()).exit_code == 0
