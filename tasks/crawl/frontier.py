@@ -120,7 +120,8 @@ async def settle(
     An answer to a request that is not leased is a repetition, and is left out.
     """
     leased = await connection.fetch(
-        "SELECT id FROM crawl_requests WHERE id = ANY($1::bigint[]) AND dataset_id = $2 AND state = 'LEASED' FOR UPDATE",
+        """SELECT id FROM crawl_requests
+           WHERE id = ANY($1::bigint[]) AND dataset_id = $2 AND state = 'LEASED' FOR UPDATE""",
         [int(answer["requestId"]) for answer in answers],
         dataset_id,
     )
