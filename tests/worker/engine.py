@@ -45,9 +45,10 @@ SWEEP_SECONDS = 0.5
 RECOVERY_SECONDS = LEASE_SECONDS + SWEEP_SECONDS + 2
 END_SECONDS = 60.0
 
-# What PostgreSQL answers once a transaction, and once a single INSERT, is committed (manual, "Message Formats").
+# How PostgreSQL's answers end once a transaction is committed, and once a statement of its own that gave the one row
+# asked for is (manual, "Message Formats": CommandComplete or PortalSuspended, then ReadyForQuery, idle).
 COMMITTED = b"COMMIT\x00Z\x00\x00\x00\x05I"
-INSERTED = b"INSERT 0 1\x00Z\x00\x00\x00\x05I"
+GAVE_A_ROW = b"s\x00\x00\x00\x04Z\x00\x00\x00\x05I"
 
 Step = dict[str, Any]
 
@@ -80,13 +81,17 @@ class Bench:
 
     def start_worker(self, *, slots: int = 4, **settings: str) -> Program:
         """A worker that will be ready soon."""
-        settings = {
+        settings = {**self.environment, "TRIVIAL_KINDS": f"{self.kind}:{slots}", **settings}
+        return self._programs.start(["-m", "tests.worker.trivial"], kind="worker", **settings)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of this bench's programs."""
+        return {
+            **self._programs.environment,
             "DATABASE_URL": self.settings.database_url.get_secret_value(),
             "REDIS_URL": self.settings.redis_url.get_secret_value(),
-            "TRIVIAL_KINDS": f"{self.kind}:{slots}",
-            **settings,
         }
-        return self._programs.start(["-m", "tests.worker.trivial"], kind="worker", **settings)
 
     # -- what users do
 
