@@ -15,6 +15,7 @@ import structlog
 from adapters import events
 from adapters.cancellation import end
 from adapters.storage import Storage, open_storage
+from adapters.structured_logs import set_up_logging
 from models import database
 from models.ids import new_id
 from settings import Settings
@@ -34,6 +35,7 @@ def shipped_kinds(settings: Settings, storage: Storage) -> list[Kind]:
 
 async def run(settings: Settings, kinds: Callable[[Settings, Storage], Sequence[Kind]] = shipped_kinds) -> None:
     """Work until SIGTERM or SIGINT, then finish what is short, hand back what is long, and return."""
+    set_up_logging(settings)
     name = f"{socket.gethostname()[:32]}:{os.getpid()}:{str(new_id())[-6:]}"
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(events.connected(settings))

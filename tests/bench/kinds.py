@@ -12,7 +12,6 @@ import sys
 import settings
 from adapters.line_streams import line_batches
 from adapters.storage import Storage
-from adapters.structured_logs import set_up_logging
 from settings import Settings
 from tasks import worker
 from tasks.crawl.crawl import log_line
@@ -77,5 +76,4 @@ def kinds(_settings: Settings, _storage: Storage) -> list[Quick]:
 
 if __name__ == "__main__":
     loaded = settings.load()
-    set_up_logging(loaded)
     asyncio.run(worker.run(loaded, kinds))
