@@ -179,7 +179,7 @@ def _read(value: Any, kind: type) -> Any:
         moment = datetime.fromisoformat(value)
         if moment.tzinfo is None:
             raise ValueError
-        return moment
+        return moment.astimezone(UTC)  # the ends of time in another zone have none here: OverflowError
     if kind is float and type(value) is int:
         value = float(value)
     if type(value) is not kind:

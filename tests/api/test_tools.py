@@ -66,13 +66,14 @@ async def person(client: GraphQLClient) -> Person:
 
 async def test_strangers_see_and_change_nothing(client: GraphQLClient, admin: Person) -> None:
     tool = await created(client, admin)
-    for document, variables in [
+    attempts: list[tuple[str, dict[str, Any]]] = [
         (LIST, {}),
         (ONE, {"id": tool["id"]}),
         (CREATE, {"input": a_tool()}),
         (UPDATE, {"input": {"id": tool["id"], "name": "Mine"}}),
         (DELETE, {"input": {"id": tool["id"]}}),
-    ]:
+    ]
+    for document, variables in attempts:
         assert (await refused(client, document, variables))["code"] == "UNAUTHORIZED"
     node = await client.run("query ($id: ID!) { node(id: $id) { id } }", {"id": tool["id"]})
     assert node == {"node": None}
@@ -83,11 +84,12 @@ async def test_users_change_no_tools(
 ) -> None:
     tool = await created(client, admin)
     before = await db.fetch("SELECT * FROM tools ORDER BY id")
-    for document, variables in [
+    attempts: list[tuple[str, dict[str, Any]]] = [
         (CREATE, {"input": a_tool()}),
         (UPDATE, {"input": {"id": tool["id"], "name": "Mine"}}),
         (DELETE, {"input": {"id": tool["id"]}}),
-    ]:
+    ]
+    for document, variables in attempts:
         assert (await refused(client, document, variables, token=person.token))["code"] == "FORBIDDEN"
     assert await db.fetch("SELECT * FROM tools ORDER BY id") == before
 
@@ -111,11 +113,12 @@ async def test_inactive_tools_are_for_administrators(client: GraphQLClient, admi
     "id_", ["", "tool", "tool_", encode_id(Prefix.TOOL, new_id()), encode_id(Prefix.JOB, new_id()), "tool_" + "z" * 26]
 )
 async def test_what_is_no_tool_is_not_found(client: GraphQLClient, admin: Person, id_: str) -> None:
-    for document, variables in [
+    attempts: list[tuple[str, dict[str, Any]]] = [
         (ONE, {"id": id_}),
         (UPDATE, {"input": {"id": id_, "name": "x"}}),
         (DELETE, {"input": {"id": id_}}),
-    ]:
+    ]
+    for document, variables in attempts:
         assert (await refused(client, document, variables, token=admin.token))["code"] == "NOT_FOUND"
 
 
@@ -328,7 +331,8 @@ async def test_lists_are_sorted_paged_and_counted(client: GraphQLClient, admin: 
         ({"field": "CREATED_AT", "direction": "DESC"}, made[::-1]),
     ]:
         wanted = [tool["slug"] for tool in expected]
-        forwards, backwards = [], []
+        forwards: list[str] = []
+        backwards: list[str] = []
         after = before = None
         for _ in range(3):
             page = (
