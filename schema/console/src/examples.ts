@@ -107,8 +107,9 @@ const CREATE_JOB = example(
 # is queued at once.
 #
 # "@tool" in the variables stands for the
-# catalogue tool that tab 3 listed. An input
-# that does not fit the tool's schema is
+# catalogue tool that tab 3 listed. The shop is
+# the practice site that "make run" serves. An
+# input that does not fit the tool's schema is
 # refused, and the error says where: try it by
 # deleting "startUrls".
 mutation CreateJob($input: CreateJobInput!) {
@@ -127,15 +128,17 @@ mutation CreateJob($input: CreateJobInput!) {
   {
     input: {
       toolId: "@tool",
-      name: "Quotes",
+      name: "Practice shop",
       run: true,
-      input: {
-        startUrls: ["https://quotes.toscrape.com/"],
-        config: {
-          item: ".quote",
-          fields: { text: ".text::text", author: ".author::text" },
-          nextPage: "li.next a::attr(href)",
-        },
+      startUrls: ["http://127.0.0.1:8900/shop"],
+      config: {
+        detailLinks: { css: "a.product" },
+        nextPage: { css: "a[rel=next]" },
+        fields: [
+          { name: "name", css: "h1", required: true },
+          { name: "price", css: ".price", type: "decimal" },
+          { name: "tags", css: ".tags a", list: true },
+        ],
       },
     },
   },
