@@ -26,7 +26,7 @@ SELECT e.id, e.status, e.progress, e.attempt, e.queued_at, e.started_at, e.finis
        u.name AS user_name
 FROM executions e JOIN job_runs r ON r.execution_id = e.id JOIN tools t ON t.id = r.tool_id
 JOIN users u ON u.id = e.requested_by_id
-WHERE e.owner_id = $1 AND e.kind = 'CRAWL' OR e.owner_id = $1 AND e.kind = 'QUICK' ORDER BY e.id DESC LIMIT 50
+WHERE e.owner_id = $1 AND e.kind = 'CRAWL' ORDER BY e.id DESC LIMIT 50
 """
 
 

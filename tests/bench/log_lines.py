@@ -64,7 +64,7 @@ async def _read(url: str, run_id: str, token: str) -> int:
     position = 0
     async with subscribe(url, DOCUMENT, {"id": run_id}, token=token) as stream:
         async for message in stream:
-            batch = message["data"]["logs"]
+            batch = message["logs"]
             if batch["lines"]:
                 assert batch["lines"][0]["sequence"] == position + 1
             position = batch["lastSequence"]

@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from urllib.parse import urlsplit
 
 import psutil
 
-from tests.bench.place import Place, place
+from tests.bench.place import place
 from tests.harness.processes import Api
 
 RUNS = 50
@@ -25,10 +24,10 @@ DOCUMENT = """{ jobRuns(first: 50) { edges { node { id status progress attempt q
 
 
 async def main() -> None:
-    """Print statements, requests per second and CPU per request of both, and the ratios."""
+    """Print requests per second and CPU per request of both, and the ratios."""
     async with place() as here:
         for _ in range(RUNS):
-            execution_id = await here.execution("QUICK")
+            execution_id = await here.execution("CRAWL")  # and no worker
             await here.job_run_row(execution_id)
         body = json.dumps({"query": DOCUMENT}).encode()
         expected = (await here.client.run(DOCUMENT, token=here.person.token))["jobRuns"]["edges"]
@@ -44,28 +43,11 @@ async def main() -> None:
         for _ in range(ROUNDS):
             for name, server in (("switchyard", here.api), ("bare", bare)):
                 results[name].append(await _load(server, body, here.person.token))
-        await _count_statements(here)
     middle = {name: sorted(rounds)[ROUNDS // 2] for name, rounds in results.items()}
     for name, (rate, cpu) in middle.items():
         print(f"{name:11} {rate:8.0f} requests/s  {cpu * 1e6:8.0f} µs of CPU per request")
     (rate, cpu), (bare_rate, bare_cpu) = middle["switchyard"], middle["bare"]
     print(f"ratio to bare: requests/s {rate / bare_rate:.2f}, CPU {cpu / bare_cpu:.2f}")
-
-
-async def _count_statements(here: Place) -> None:
-    """Statements of one list, as the server's statistics count transactions of single statements."""
-
-    async def transactions() -> int:
-        await here.db.execute("SELECT pg_stat_force_next_flush()")
-        name = urlsplit(here.environment["DATABASE_URL"]).path[1:]
-        return int(await here.db.fetchval("SELECT xact_commit FROM pg_stat_database WHERE datname = $1", name))
-
-    await asyncio.sleep(2)
-    before = await transactions()
-    for _ in range(100):
-        await here.client.run(DOCUMENT, token=here.person.token)
-    await asyncio.sleep(2)
-    print(f"statements per list: about {(await transactions() - before) / 100:.2f} (workers and probes included)")
 
 
 async def _load(server: Api, body: bytes, token: str) -> tuple[float, float]:
