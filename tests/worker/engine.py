@@ -69,6 +69,7 @@ class Bench:
         self.settings = settings
         self.kind = f"T{secrets.token_hex(6).upper()}"
         self._programs = programs
+        self._workers: list[Program] = []
         self._owner: UUID | None = None
 
     # -- workers
@@ -82,7 +83,14 @@ class Bench:
     def start_worker(self, *, slots: int = 4, **settings: str) -> Program:
         """A worker that will be ready soon."""
         settings = {**self.environment, "TRIVIAL_KINDS": f"{self.kind}:{slots}", **settings}
-        return self._programs.start(["-m", "tests.worker.trivial"], kind="worker", **settings)
+        started = self._programs.start(["-m", "tests.worker.trivial"], kind="worker", **settings)
+        self._workers.append(started)
+        return started
+
+    async def stop_workers(self) -> None:
+        """End those that still live, in order."""
+        living = [worker for worker in self._workers if worker.exit_code is None]
+        assert set(await asyncio.gather(*(worker.stop() for worker in living))) <= {0}
 
     @property
     def environment(self) -> dict[str, str]:
@@ -305,7 +313,14 @@ class Scenarios:
 
     def start(self, scenario: Scenario) -> None:
         """Begin a scenario on a bench of its own."""
-        self._tasks[scenario] = asyncio.create_task(scenario(self.make_bench()))
+        self._tasks[scenario] = asyncio.create_task(self._play(scenario))
+
+    async def _play(self, scenario: Scenario) -> None:
+        bench = self.make_bench()
+        try:
+            await scenario(bench)
+        finally:
+            await bench.stop_workers()
 
     async def result(self, scenario: Scenario) -> None:
         """Wait for a scenario; raises what it raised."""
@@ -359,10 +374,12 @@ async def scenarios(benches: Callable[..., Bench], request: pytest.FixtureReques
     await started.stop()
 
 
-@pytest.fixture
-def bench(benches: Callable[..., Bench]) -> Bench:
+@pytest_asyncio.fixture
+async def bench(benches: Callable[..., Bench]) -> AsyncIterator[Bench]:
     """A bench for a test on its own."""
-    return benches()
+    made = benches()
+    yield made
+    await made.stop_workers()
 
 
 # -- a network that loses answers
