@@ -68,7 +68,9 @@ async def request_cancel(execution_id: UUID, *, by: UUID | None) -> CancelOutcom
         """UPDATE executions SET
                cancel_requested_at = coalesce(cancel_requested_at, now()),
                status = CASE WHEN status = 'QUEUED' THEN 'CANCELLED' ELSE status END,
-               finished_at = CASE WHEN status = 'QUEUED' THEN now() END
+               finished_at = CASE WHEN status = 'QUEUED' THEN now() END,
+               -- There is a log if an earlier attempt was lost or handed back.
+               log_compaction_after = CASE WHEN status = 'QUEUED' THEN now() END
            WHERE id = $1 AND status IN ('QUEUED', 'RUNNING')
            RETURNING status, stage, attempt""",
         execution_id,

@@ -77,8 +77,8 @@ class LogState:
         return self.status.is_final
 
 
-def encode_lines(lines: Iterable[NewLine]) -> str:
-    """The body of a chunk: one JSON array per line, ended by line feeds."""
+def encode_lines(lines: Iterable[NewLine]) -> bytes:
+    """The body of a chunk, UTF-8: one JSON array per line, ended by line feeds."""
     return b"".join(
         orjson.dumps(
             [line.timestamp, _LEVEL_LETTERS[line.level], line.message, line.stage, 1]
@@ -87,7 +87,7 @@ def encode_lines(lines: Iterable[NewLine]) -> str:
             option=orjson.OPT_APPEND_NEWLINE,
         )
         for line in lines
-    ).decode()
+    )
 
 
 def decode_lines(first_sequence: int, body: str) -> list[Line]:
@@ -135,7 +135,7 @@ async def append(connection: Connection, claim: Claim, *, after_sequence: int, l
         len(lines),
         len(body),
         level_bits({line.level for line in lines}),
-        body,
+        body.decode(),
     )
     return row is not None
 
@@ -171,7 +171,8 @@ async def chunks_after(execution_id: UUID, after_sequence: int, *, max_lines: in
         """SELECT first_sequence, body FROM (
                SELECT first_sequence, body, sum(line_count) OVER (ORDER BY first_sequence) - line_count AS before
                FROM (SELECT first_sequence, line_count, body FROM log_chunks
-                     WHERE execution_id = $1 AND first_sequence > $2 - $4 AND first_sequence + line_count > $2 + 1
+                     WHERE execution_id = $1 AND first_sequence > $2::bigint - $4::bigint
+                       AND first_sequence + line_count > $2 + 1
                      ORDER BY first_sequence LIMIT 64) AS near
            ) AS counted WHERE before < $3 ORDER BY first_sequence""",
         execution_id,

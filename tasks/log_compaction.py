@@ -3,13 +3,15 @@
 The object is a chain of gzip members (RFC 1952 §2.2), so it is a valid .gz file as a whole while each member can
 be fetched by its byte range; the index of members stays on the execution. Rows are deleted only in the
 transaction that names the object, after its size and hash were confirmed. Two workers that compact the same log
-write the same bytes under the same key.
+write the same bytes under the same key, and one that comes too late, finding fewer lines than the row counts,
+writes nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gzip
+import hashlib
 from uuid import UUID
 
 import asyncpg
@@ -32,12 +34,12 @@ async def compact_due(pool: asyncpg.Pool, storage: Storage) -> int:
             """UPDATE executions SET log_compaction_after = now() + make_interval(secs => $2)
                WHERE id IN (SELECT id FROM executions WHERE log_compaction_after <= now()
                             ORDER BY log_compaction_after LIMIT $1 FOR UPDATE SKIP LOCKED)
-               RETURNING id""",
+               RETURNING id, log_sequence""",
             _LOGS_PER_ROUND,
             _RETRY_SECONDS,
         )
     for row in due:
-        await _compact(pool, storage, row["id"])
+        await _compact(pool, storage, row["id"], line_count=row["log_sequence"])
     return len(due)
 
 
@@ -46,7 +48,7 @@ def log_key(execution_id: UUID) -> str:
     return f"logs/{execution_id}.jsonl.gz"
 
 
-async def _compact(pool: asyncpg.Pool, storage: Storage, execution_id: UUID) -> None:
+async def _compact(pool: asyncpg.Pool, storage: Storage, execution_id: UUID, *, line_count: int) -> None:
     members: list[bytes] = []
     index: list[list[int]] = []
     offset = 0
@@ -71,10 +73,16 @@ async def _compact(pool: asyncpg.Pool, storage: Storage, execution_id: UUID) -> 
                 index.append([block[0]["first_sequence"], count, levels, offset, len(member)])
                 members.append(member)
                 offset += len(member)
+    if sum(block[1] for block in index) != line_count:
+        # Whoever was quicker has moved the lines meanwhile; less must not replace its object.
+        _log.warning("log_incomplete", execution_id=str(execution_id))
+        return
     if members:
-        stored = await storage.put(log_key(execution_id), b"".join(members), content_type="application/gzip")
+        data = b"".join(members)
+        digest = await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest())
+        await storage.put(log_key(execution_id), data, content_type="application/gzip", sha256=digest)
         found = await storage.head(log_key(execution_id))
-        if found is None or found.size != offset or stored.size != offset:
+        if found is None or found.size != offset:
             _log.warning("log_object_differs", execution_id=str(execution_id))
             return
     archive = {"key": log_key(execution_id), "size": offset, "blocks": index} if members else None

@@ -9,9 +9,11 @@ acknowledged is not promised.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final, Protocol
 
 from models.executions import Claim
@@ -22,6 +24,7 @@ MAX_BATCH_BYTES: Final = 65_536
 MAX_BUFFER_BYTES: Final = 1_048_576
 FLUSH_SECONDS: Final = 0.1
 _LINE_OVERHEAD_BYTES: Final = 48
+_NEEDS_CARE: Final = re.compile(r"[\x00\r\n]")
 
 
 class Ledger(Protocol):
@@ -77,14 +80,14 @@ class LogWriter:
     async def write(self, level: LogLevel, message: str, *, timestamp_ms: int | None = None) -> None:
         """Write a message; line feeds split it, and a line over 8 KiB becomes marked pieces."""
         now = time.time_ns() // 1_000_000 if timestamp_ms is None else timestamp_ms
-        await self.write_lines(_pieces(level, message, now, self.stage))
+        await self.write_lines((NewLine(now, level, message, self.stage),))
 
     async def write_lines(self, lines: Iterable[NewLine]) -> None:
-        """Write many lines at once; waits while the buffer is full. Raises LeaseLost."""
-        for line in lines:
+        """Write many lines at once, split as `write` does; waits while the buffer is full. Raises LeaseLost."""
+        for line in _fitting(lines):
             if self._is_closed:
                 raise LeaseLost
-            size = len(line.message) + _LINE_OVERHEAD_BYTES
+            size = _size(line)
             if self._head_left <= 0:
                 self._keep_in_tail(line, size)
                 continue
@@ -155,7 +158,7 @@ class LogWriter:
         size = 0
         while self._pending and len(batch) < MAX_CHUNK_LINES and size < MAX_BATCH_BYTES:
             line = self._pending.popleft()
-            size += len(line.message) + _LINE_OVERHEAD_BYTES
+            size += _size(line)
             batch.append(line)
         self._pending_bytes -= size
         if self._pending_bytes < MAX_BUFFER_BYTES // 2:
@@ -175,14 +178,26 @@ class LogWriter:
         self._tail_bytes += size
         while self._tail_bytes > self._tail_bytes_limit:
             dropped = self._tail.popleft()
-            self._tail_bytes -= len(dropped.message) + _LINE_OVERHEAD_BYTES
+            self._tail_bytes -= _size(dropped)
             self._omitted += 1
 
 
-def _pieces(level: LogLevel, message: str, timestamp_ms: int, stage: str | None) -> Iterable[NewLine]:
-    for line in message.replace("\x00", "\ufffd").split("\n"):
-        for number, text in enumerate(_cut(line.rstrip("\r"))):
-            yield NewLine(timestamp_ms, level, text, stage, is_continuation=number > 0)
+def _fitting(lines: Iterable[NewLine]) -> Iterable[NewLine]:
+    """Lines as they can be stored: one line each, of bounded length, in characters that UTF-8 and PostgreSQL have."""
+    for line in lines:
+        message = line.message
+        if len(message) <= MAX_LINE_BYTES and message.isascii() and not _NEEDS_CARE.search(message):
+            yield line
+            continue
+        for text in message.replace("\x00", "\ufffd").split("\n"):
+            for number, piece in enumerate(_cut(text.rstrip("\r"))):
+                yield replace(line, message=piece, is_continuation=line.is_continuation or number > 0)
+
+
+def _size(line: NewLine) -> int:
+    """About what a line takes in the database."""
+    text = line.message
+    return (len(text) if text.isascii() else len(text.encode())) + _LINE_OVERHEAD_BYTES
 
 
 def _cut(text: str) -> Iterable[str]:
