@@ -11,8 +11,18 @@ import pytest
 from playwright.async_api import WebSocketRoute, expect
 
 from tests.browser.conftest import Console
+from tests.harness.processes import run_cli
 
 pytestmark = pytest.mark.browser
+
+SETTINGS = {"CRAWL_ALLOWED_HOSTS": "127.0.0.1:8900"}
+"""Where the tour's job begins; nothing has to listen there for a run to be queued."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shipped_tools(settings_env: dict[str, str]) -> None:
+    """The tools that an installation starts with."""
+    run_cli("migrate", environment=settings_env)
 
 
 async def test_page_opens_without_asking_any_other_origin(console: Console, tmp_path: Path) -> None:
