@@ -6,6 +6,7 @@ statement. Big JSON columns stay text until somebody asks for them.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -92,13 +93,17 @@ async def count_visible(
 
 
 async def active(owner_id: UUID | None, *, since_seconds: float, limit: int) -> list[Row]:
-    """Executions of an owner (of all, for None) that wait, run, or ended within the last seconds."""
+    """Executions of an owner (of all, for None) that run, wait, or were asked for within the last seconds.
+
+    Where there are more than the limit, those that run come first, then the newest.
+    """
     return await database.rows(
+        # Three ways in, each with an index of its own; ids begin with the time of their making.
         f"""{_SELECT} WHERE ($1::uuid IS NULL OR e.owner_id = $1)
-            AND (e.status IN ('QUEUED', 'RUNNING') OR e.finished_at > now() - make_interval(secs => $2))
-            ORDER BY e.id DESC LIMIT $3""",
+            AND (e.status = 'QUEUED' OR e.status = 'RUNNING' OR e.id >= $2)
+            ORDER BY e.status = 'RUNNING' DESC, e.id DESC LIMIT $3""",
         owner_id,
-        since_seconds,
+        _earliest_id(time.time() - since_seconds),
         limit,
     )
 
@@ -110,6 +115,11 @@ async def history(execution_id: UUID) -> list[Row]:
            WHERE execution_id = $1 ORDER BY id LIMIT 1000""",
         execution_id,
     )
+
+
+def _earliest_id(unix_seconds: float) -> UUID:
+    """The smallest UUIDv7 of a moment (RFC 9562 §5.7): 48 bits of milliseconds, then anything."""
+    return UUID(int=int(unix_seconds * 1000) << 80)
 
 
 def _conditions(

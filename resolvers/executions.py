@@ -7,35 +7,31 @@ end by themselves: `follow` at the final status, `follow_log` after the last lin
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Hashable
+from collections.abc import AsyncGenerator, Callable, Hashable
 from typing import Any, Final
 from uuid import UUID
 
 from adapters import events
-from errors import NotFound
-from models import execution_commands, execution_rows
+from models import execution_commands
 from models.audit import AuditEvent
 from models.database import Row
 from models.events import CancelRequested, ExecutionChanged
 from models.execution_commands import CancelOutcome
-from models.executions import ExecutionStatus
 from models.permissions import Actor, Permission
 from models.transaction import unit_of_work
 from resolvers import access
-from resolvers.feeds import ExecutionFeed, Feeds, LogFeed, LogPage, wait_for_news
-from resolvers.logs import PAGE_LINES, read_after
+from resolvers.feeds import ExecutionFeed, Feeds, ListFeed, LogFeed, LogPage, pages_of, will_pass
+from resolvers.logs import read_after
 from resolvers.streams import SharedEvent
 
 ActorNow = Callable[[], Actor]
 """Who is asking, at this moment: a socket may renew its credentials, and rights may change."""
 
-MAX_FOLLOWED: Final = 1_000
-RECENT_SECONDS: Final = 60.0
-_READ_LIMIT: Final = 200
+RETRY_SECONDS: Final = 1.0
 
-_log_feeds: Feeds[LogFeed] = Feeds(LogFeed)
-_execution_feeds: Feeds[ExecutionFeed] = Feeds(ExecutionFeed)
+_log_feeds: Feeds[UUID, LogFeed] = Feeds(LogFeed)
+_execution_feeds: Feeds[UUID, ExecutionFeed] = Feeds(ExecutionFeed)
+_list_feeds: Feeds[UUID | None, ListFeed] = Feeds(ListFeed)
 
 
 async def cancel(actor: Actor, execution_id: UUID, *, action: str) -> CancelOutcome:
@@ -52,29 +48,33 @@ async def cancel(actor: Actor, execution_id: UUID, *, action: str) -> CancelOutc
     return outcome
 
 
-async def follow(actor_now: ActorNow, execution_id: UUID, *, make: Callable[[Row], Any]) -> AsyncIterator[SharedEvent]:
+async def follow(
+    actor_now: ActorNow, execution_id: UUID, *, make: Callable[[Row], Any]
+) -> AsyncGenerator[SharedEvent, None]:
     """The state now, then every change, up to the final status. Changes that come fast become one."""
-    sent = 0
+    sent = None
     async with _execution_feeds.join(execution_id) as feed:
         while True:
             change = feed.change
             if feed.failure is not None:
                 raise feed.failure
             if feed.is_open:
-                row = feed.row
                 actor = actor_now()
-                if row is None or not access.sees_execution(actor, row["owner_id"]):
+                shown = feed.shown
+                if shown is None or not access.sees_execution(actor, shown.row["owner_id"]):
                     raise access.missing()
-                if feed.version != sent:
-                    sent = feed.version
-                    yield feed.shared(row, _audience(actor), make)
-                    if feed.version == sent and ExecutionStatus(row["status"]).is_final:
+                if shown is not sent:
+                    sent = shown
+                    yield shown.shared(_audience(actor), make)
+                    if shown.is_final:
                         return
                     continue
             await asyncio.shield(change)
 
 
-async def follow_log(actor_now: ActorNow, execution_id: UUID, *, after_sequence: int) -> AsyncIterator[SharedEvent]:
+async def follow_log(
+    actor_now: ActorNow, execution_id: UUID, *, after_sequence: int
+) -> AsyncGenerator[SharedEvent, None]:
     """Lines behind a sequence, then those that come, up to the last of a final execution; no gap, no repetition."""
     position = after_sequence
     async with _log_feeds.join(execution_id) as feed:
@@ -104,39 +104,48 @@ async def follow_log(actor_now: ActorNow, execution_id: UUID, *, after_sequence:
 
 async def follow_all(
     actor_now: ActorNow, *, wanted: Callable[[Row], bool], make: Callable[[Row], Any]
-) -> AsyncIterator[SharedEvent]:
+) -> AsyncGenerator[SharedEvent, None]:
     """Every change of all executions the actor may see: first those that wait or run, then each as it changes."""
-    sent: OrderedDict[UUID, Row] = OrderedDict()
     actor = actor_now()
-    key: Hashable = ("executions",) if actor.is_admin else ("owner", actor.user_id)
-    async with events.hub().watch(key) as watcher:
+    if actor.is_anonymous:
+        raise access.missing()
+    position = None
+    async with _list_feeds.join(None if actor.is_admin else actor.user_id) as feed:
         while True:
-            actor = actor_now()
-            if actor.is_anonymous:
-                raise NotFound("There is no such thing, or it is not yours.")
-            owner_id = None if actor.is_admin else actor.user_id
-            rows = await execution_rows.active(owner_id, since_seconds=RECENT_SECONDS, limit=_READ_LIMIT)
-            is_first = not sent
-            for row in reversed(rows):
-                if sent.get(row["id"]) == row:
-                    continue
-                is_over = ExecutionStatus(row["status"]).is_final
-                sent[row["id"]] = row
-                sent.move_to_end(row["id"])
+            change = feed.change
+            if feed.failure is not None:
+                raise feed.failure
+            if not feed.is_open:
+                await asyncio.shield(change)
+                continue
+            is_first = position is None
+            for shown in feed.changes_after(position or 0):
+                position = shown.version
                 # What ended before the stream began is history, not news.
-                if wanted(row) and not (is_first and is_over):
-                    yield SharedEvent(make(row), _audience(actor))
-            while len(sent) > MAX_FOLLOWED:
-                sent.popitem(last=False)
-            await wait_for_news(watcher)
+                if not feed.is_latest(shown) or (is_first and shown.is_final):
+                    continue
+                actor = actor_now()
+                if access.sees_execution(actor, shown.row["owner_id"]) and wanted(shown.row):
+                    yield shown.shared(_audience(actor), make)
+            position = position or 0
+            await asyncio.shield(change)
 
 
-async def _stored_page(execution_id: UUID, position: int, feed: LogFeed) -> SharedEvent | None:
-    lines = await read_after(execution_id, position, max_lines=PAGE_LINES)
+async def _stored_page(execution_id: UUID, position: int, feed: LogFeed) -> SharedEvent:
+    """The page behind a position that the feed says there is; outages are waited out."""
+    while True:
+        try:
+            lines = await read_after(execution_id, position)
+            break
+        except Exception as error:
+            if not will_pass(error):
+                raise
+            await asyncio.sleep(RETRY_SECONDS)
     if not lines:
-        return None
-    is_last = feed.is_complete and lines[-1].sequence >= feed.last_sequence
-    return SharedEvent(LogPage(lines, lines[-1].sequence, complete=is_last), audience=("stored", position))
+        raise access.missing()  # deleted while it was read
+    page = next(pages_of(lines))
+    is_last = feed.is_complete and page[-1].sequence >= feed.last_sequence
+    return SharedEvent(LogPage(page, page[-1].sequence, complete=is_last), audience="log")
 
 
 def _audience(actor: Actor) -> Hashable:

@@ -9,6 +9,8 @@ import asyncio
 import gzip
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
@@ -59,6 +61,28 @@ async def read_page(
 
     `level` is the least serious level wanted; `search` is looked for without regard to case.
     """
+    scan = partial(
+        _scan, execution_id, limit=limit, after=after, before=before, backwards=backwards, level=level, search=search
+    )
+    found = await scan(state)
+    if len(found) < limit and state.archive is None:
+        now = await logs.state(execution_id)
+        if now is not None and now.archive is not None:  # its rows may have gone while they were read
+            return await scan(replace(state, archive=now.archive))
+    return found
+
+
+async def _scan(
+    execution_id: UUID,
+    state: LogState,
+    *,
+    limit: int,
+    after: int | None,
+    before: int | None,
+    backwards: bool,
+    level: LogLevel | None,
+    search: str | None,
+) -> list[Line]:
     levels = [each for each in LogLevel if level is None or _SEVERITY[each] >= _SEVERITY[level]]
     wanted = _matcher(levels, search)
     low, high = after or 0, before if before is not None else state.last_sequence + 1
@@ -93,13 +117,16 @@ async def _stored(
     direction = "DESC" if backwards else "ASC"
     pattern = None
     if search:
-        encoded = orjson.dumps(search).decode()[1:-1]
+        # As `_matcher` compares, so that a line is found wherever it is: PostgreSQL knows case by locale and letter by
+        # letter, we by Unicode ("STRASSE" finds "Straße"). Chunks beyond ASCII are therefore all looked into.
+        encoded = orjson.dumps(search.casefold()).decode()[1:-1]
         pattern = "%" + encoded.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
     for _ in range(_SCAN_LIMIT):
         found = await database.rows(
             f"""SELECT first_sequence, line_count, body FROM log_chunks
                 WHERE execution_id = $1 AND first_sequence + line_count > $2 + 1 AND first_sequence < $3
-                  AND levels & $4 <> 0 AND ($5::text IS NULL OR body ILIKE $5)
+                  AND levels & $4 <> 0
+                  AND ($5::text IS NULL OR body ILIKE $5 COLLATE "C" OR octet_length(body) <> char_length(body))
                 ORDER BY first_sequence {direction} LIMIT $6""",  # noqa: S608 - one of two words
             execution_id,
             low,

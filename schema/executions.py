@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 import strawberry
 
@@ -29,6 +29,7 @@ from schema.users import User
 
 Info = strawberry.Info[Context, None]
 Builder = Callable[[Row, Context], "Execution"]
+AnyBuilder = TypeVar("AnyBuilder", bound=Builder)
 
 BY_SEQUENCE: Final = (("sequence", int),)
 MAX_LOG_PAGE: Final = 1_000
@@ -184,14 +185,13 @@ class Execution(Node):
             LogLevel | None, strawberry.argument(description="Only lines at least as serious as this.")
         ] = None,
         search: Annotated[
-            str | None, strawberry.argument(description="Only lines that contain this text, in any case; 200 characters.")
+            str | None,
+            strawberry.argument(description="Only lines that contain this text, in any case; 200 characters."),
         ] = None,
     ) -> Connection[LogLine]:
         """One page of lines."""
         if search is not None and len(search) > MAX_SEARCH_CHARACTERS:
-            raise ValidationFailed(
-                f"A search has at most {MAX_SEARCH_CHARACTERS} characters.", path=["search"]
-            )
+            raise ValidationFailed(f"A search has at most {MAX_SEARCH_CHARACTERS} characters.", path=["search"])
         execution_id = self.row["id"]
         state = await logs.state(execution_id)
         if state is None:
@@ -305,10 +305,10 @@ class ExecutionsSubscription:
                 yield event  # type: ignore[misc] # the executor unwraps a SharedEvent
 
 
-def register_kind(kind: str) -> Callable[[Builder], Builder]:
+def register_kind(kind: str) -> Callable[[AnyBuilder], AnyBuilder]:
     """Decorate what turns a row of a kind into its type."""
 
-    def register(builder: Builder) -> Builder:
+    def register(builder: AnyBuilder) -> AnyBuilder:
         _builders[kind] = builder
         return builder
 
@@ -348,5 +348,3 @@ def _requester(row: Row, context: Context) -> User | None:
         created_at=row["requester_created_at"],
     )
     return User.seen_by(context.actor, account)
-
-

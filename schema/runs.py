@@ -183,9 +183,7 @@ class JobRun(Execution, Node):
             first=first,
             after=after,
             key=BY_POSITION,
-            node=lambda row: FailedRequest(
-                url=row["url"], reason=row["failure_reason"], detail=row["failure_detail"]
-            ),
+            node=lambda row: FailedRequest(url=row["url"], reason=row["failure_reason"], detail=row["failure_detail"]),
         )
 
     @strawberry.field(description="Its files; there are some once the crawl has ended, also when it was stopped.")
@@ -274,7 +272,6 @@ class JobRunFilter:
     statuses: list[ExecutionStatus] | None = strawberry.field(default=None, description="Runs in one of these.")
     queued_from: datetime | None = strawberry.field(default=None, description="Asked for at this moment or later.")
     queued_to: datetime | None = strawberry.field(default=None, description="Asked for before this moment.")
-
 
 
 @strawberry.type
@@ -374,8 +371,8 @@ class RunsMutation:
         return await _payload(info.context, run_id)
 
     @strawberry.mutation(
-        description="Go on where a run ended: a new run that fetches what was left and shares the items. CONFLICT while "
-        "the run has not ended, when another run went on from it, or when nothing is left.",
+        description="Go on where a run ended: a new run that fetches what was left and shares the items. CONFLICT "
+        "while the run has not ended, when another run went on from it, or when nothing is left.",
         extensions=[requires(Permission.JOB_RUN)],
     )
     async def resume_job_run(
@@ -420,11 +417,17 @@ async def load_run(context: Context, run_id: UUID) -> JobRun:
 
 @register_node(Prefix.RUN)
 async def _run_node(context: Context, run_id: UUID) -> JobRun | None:
-    return await load_run(context, run_id)
+    row = await context.load(_load_runs, run_id)
+    return None if row is None else run_of(row, context)
 
 
 async def _payload(context: Context, run_id: UUID) -> JobRunPayload:
     return JobRunPayload(run=await load_run(context, run_id))
+
+
+async def _load_runs(context: Context, run_ids: list[UUID]) -> Sequence[Row | None]:
+    found = await runs.find(context.actor, run_ids)
+    return [found.get(run_id) for run_id in run_ids]
 
 
 async def _load_files(_context: Context, run_ids: list[UUID]) -> Sequence[list[Row]]:

@@ -1,0 +1,326 @@
+"""Streams when something fails: Redis dies, the database goes, a reader stops reading, a token runs out.
+
+Also what many readers cost: one encoding per selection, one Redis connection per process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, aclosing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from redis.asyncio import Redis
+
+from adapters import embedded, events
+from adapters.embedded import RedisServer
+from adapters.events import EventBus
+from models.permissions import Actor
+from models.users import find_accounts
+from resolvers.tokens import TokenKeys
+from schema import build_schema
+from schema.context import AppState, Context
+from schema.execution import Frame, Operations
+from schema.requests import OperationRequest
+from tests.api.test_streams import EXECUTION, EXECUTIONS, LOGS, Reader, log_variables
+from tests.conftest import ApiServer
+from tests.factories import Person, new_user
+from tests.harness.client import GraphQLClient, Subscription, open_socket, subscribe
+from tests.harness.executions import Desk, Hand, numbered, open_desk, run_id, settings_of, uuid_of
+from tests.harness.processes import Api
+from tests.harness.waiting import eventually
+
+SETTINGS = {"MAX_SOCKETS_PER_USER": "200"}
+MIB = 2**20
+
+
+@pytest_asyncio.fixture(scope="module")
+async def desk(settings_env: dict[str, str]) -> AsyncIterator[Desk]:
+    async with open_desk(settings_env) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture(scope="module")
+async def owner(client: GraphQLClient) -> Person:
+    return await new_user(client)
+
+
+# -- Redis
+
+
+class Island:
+    """An API process with a Redis of its own, and a desk that tells it there what happens."""
+
+    def __init__(self, api: Api, redis: RedisServer, desk: Desk, control: Redis) -> None:
+        self.api = api
+        self.redis = redis
+        self.desk = desk
+        self.control = control
+
+    async def listeners(self) -> int:
+        """How many connections listen for events."""
+        return len(await self.control.client_list(_type="pubsub"))
+
+
+@pytest_asyncio.fixture(scope="module")
+async def island(
+    desk: Desk, api_server: ApiServer, settings_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Island]:
+    async with embedded.redis(tmp_path_factory.mktemp("redis"), durable=False) as server:
+        settings = settings_of({**settings_env, "REDIS_URL": server.url})
+        control = events.open_redis(settings)
+        bus = EventBus(control, f"{settings.redis_namespace}:events")
+        api = await api_server.second(REDIS_URL=server.url)
+        yield Island(api, server, Desk(desk.pool, bus.send), control)
+        await control.aclose()
+
+
+async def test_one_connection_listens_for_all_subscribers(island: Island, owner: Person) -> None:
+    hand = await island.desk.started(owner)
+    await hand.write("line 1")
+    before = len(await island.control.client_list())
+    async with AsyncExitStack() as stack:
+        for document in [LOGS, EXECUTION, EXECUTIONS] * 10:
+            variables = {} if document is EXECUTIONS else {"id": run_id(hand.id)}
+            stream = await stack.enter_async_context(
+                subscribe(island.api.ws_url, document, variables, token=owner.token)
+            )
+            await stream.next()
+        assert await island.listeners() == 1
+        assert len(await island.control.client_list()) <= before
+
+
+async def test_streams_go_on_without_redis_and_recover(island: Island, owner: Person) -> None:
+    hand = await island.desk.started(owner)
+    await hand.write("line 1")
+    reader = Reader()
+    async with (
+        subscribe(island.api.ws_url, LOGS, log_variables(hand.id), token=owner.token) as log,
+        subscribe(island.api.ws_url, EXECUTION, {"id": run_id(hand.id)}, token=owner.token) as state,
+        subscribe(island.api.ws_url, EXECUTIONS, token=owner.token) as all_states,
+    ):
+        await reader.read(log, up_to=1)
+        await state.next()
+        await settled(all_states)
+        await island.redis.kill()
+        await hand.write("line 2", quietly=True)
+        # Nobody is told from here on. The first second goes into noticing.
+        await reader.read(log, up_to=2)
+        assert await seconds_until_heard(reader, log, hand) < 1
+        await island.desk.pool.execute("UPDATE executions SET progress = 50 WHERE id = $1", hand.id)
+        assert (await state.next(1))["execution"]["progress"] == 50
+        assert (await all_states.next(1))["executions"]["progress"] == 50
+        # New subscribers are served as well.
+        async with subscribe(island.api.ws_url, LOGS, log_variables(hand.id), token=owner.token) as late:
+            await Reader().read(late, up_to=3)
+
+        await island.redis.restart_immediate()
+        await eventually(island.listeners, 10)
+        await hand.write("line 4")
+        await reader.read(log, up_to=4)
+        # Pokes arrive again: twenty lines would take polling ten seconds.
+        async with asyncio.timeout(5):
+            for number in range(5, 25):
+                await hand.write(f"line {number}")
+                await reader.read(log, up_to=number)
+        await hand.finish()
+        await reader.read(log)
+
+
+async def test_end_that_comes_while_redis_is_away_completes_the_stream(island: Island, owner: Person) -> None:
+    hand = await island.desk.started(owner)
+    reader = Reader()
+    async with subscribe(island.api.ws_url, LOGS, log_variables(hand.id), token=owner.token) as log:
+        await hand.write("line 1")
+        await reader.read(log, up_to=1)
+        await island.redis.kill()
+        await hand.write("line 2", quietly=True)
+        await hand.finish()
+        await reader.read(log)
+    assert reader.last == 2
+    await island.redis.restart_immediate()
+    await eventually(island.listeners, 10)
+
+
+async def seconds_until_heard(reader: Reader, log: Subscription, hand: Hand) -> float:
+    started = time.monotonic()
+    await hand.write("one more", quietly=True)
+    await reader.read(log, up_to=hand.sequence)
+    return time.monotonic() - started
+
+
+async def settled(stream: Subscription) -> None:
+    """Read until nothing comes for a moment."""
+    while True:
+        try:
+            await stream.next(0.3)
+        except TimeoutError:
+            return
+
+
+# -- the database
+
+
+async def test_streams_outlive_lost_database_connections(api_server: ApiServer, desk: Desk, owner: Person) -> None:
+    hand = await desk.started(owner)
+    await hand.write("line 1")
+    reader = Reader()
+    async with (
+        subscribe(api_server.ws_url, LOGS, log_variables(hand.id), token=owner.token) as log,
+        subscribe(api_server.ws_url, EXECUTION, {"id": run_id(hand.id)}, token=owner.token) as state,
+        subscribe(api_server.ws_url, EXECUTIONS, token=owner.token) as all_states,
+    ):
+        await reader.read(log, up_to=1)
+        await state.next()
+        await settled(all_states)
+        killed = await desk.pool.fetchval(
+            """SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+               WHERE datname = current_database() AND application_name = 'switchyard'"""
+        )
+        assert killed
+        await hand.write("line 2")
+        await hand.advance(50)
+        await reader.read(log, up_to=2)
+        assert (await state.next())["execution"]["progress"] == 50
+        assert (await all_states.next())["executions"]["progress"] == 50
+
+
+# -- readers that do not read
+
+
+def resident_bytes(api: Api) -> int:
+    """Memory of a process as it is now."""
+    for line in Path(f"/proc/{api.pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("no VmRSS")
+
+
+async def test_readers_that_stall_slow_nobody_and_are_caught_up_from_storage(
+    api_server: ApiServer, desk: Desk, owner: Person
+) -> None:
+    api = await api_server.second()
+    hand = await desk.started(owner)
+    await hand.write("line 1")
+    async with AsyncExitStack() as stack:
+        stalled = [
+            await stack.enter_async_context(subscribe(api.ws_url, LOGS, log_variables(hand.id), token=owner.token))
+            for _ in range(20)
+        ]
+        readers = [Reader() for _ in stalled]
+        for reader, stream in zip(readers, stalled, strict=True):
+            await reader.read(stream, up_to=1)
+            stream.socket.connection.transport.pause_reading()
+        quick = await stack.enter_async_context(subscribe(api.ws_url, LOGS, log_variables(hand.id), token=owner.token))
+        quick_reader = Reader()
+        before = resident_bytes(api)
+        async with asyncio.timeout(6):
+            while hand.sequence <= 4_000:  # 16 MB, which the stalled ones together would make 320
+                await hand.write(*numbered(hand.sequence + 1, hand.sequence + 16, width=4_000))
+                await quick_reader.read(quick, up_to=hand.sequence)
+        grown = resident_bytes(api) - before
+        assert grown < 96 * MIB, f"{grown / MIB:.0f} MiB for twenty readers that do not read"
+        await hand.finish()
+        await quick_reader.read(quick)
+        for stream in stalled[3:]:
+            stream.socket.connection.transport.abort()
+        async with asyncio.TaskGroup() as group:
+            for reader, stream in zip(readers[:3], stalled, strict=False):
+                stream.socket.connection.transport.resume_reading()
+                group.create_task(reader.read(stream))
+    assert [reader.last for reader in readers[:3]] == [hand.sequence] * 3
+
+
+# -- credentials
+
+
+async def test_socket_whose_token_runs_out_is_closed_and_may_renew_before(
+    api_server: ApiServer, settings_env: dict[str, str], desk: Desk, owner: Person
+) -> None:
+    hand = await desk.started(owner)
+    settings = settings_of(settings_env).model_copy(update={"base_url": api_server.url})
+    account = (await find_accounts([uuid_of(owner)]))[uuid_of(owner)]
+    session = await desk.pool.fetchval("SELECT id FROM sessions WHERE user_id = $1 LIMIT 1", uuid_of(owner))
+
+    def token(seconds: int) -> str:
+        return TokenKeys(settings.model_copy(update={"access_token_seconds": seconds})).issue_access(account, session)[
+            0
+        ]
+
+    short = token(3)
+    async with (
+        open_socket(api_server.ws_url, token=short) as first,
+        open_socket(api_server.ws_url, token=short) as other,
+    ):
+        renewing = Subscription(first, await first.start(EXECUTION, {"id": run_id(hand.id)}))
+        ending = Subscription(other, await other.start(EXECUTION, {"id": run_id(hand.id)}))
+        await renewing.next()
+        await ending.next()
+        await first.send({"type": "ping", "payload": {"authorization": f"Bearer {token(60)}"}})
+        assert (await first.receive())["payload"] == {"renewed": True}
+        assert (await other.closed(6)).code == 4403
+        await hand.advance(50)
+        assert (await renewing.next())["execution"]["progress"] == 50
+
+
+# -- what many readers cost
+
+
+class Local:
+    """The surface in this process, so that one can look at the very bytes that subscribers are given."""
+
+    def __init__(self, settings_env: dict[str, str]) -> None:
+        self.settings = settings_of(settings_env)
+        self.operations = Operations(build_schema(), self.settings)
+        self.state = AppState()
+
+    async def read(self, document: str, variables: dict[str, Any], person: Person, frames: list[Frame]) -> None:
+        """Subscribe for somebody until cancelled."""
+        context = Context(Actor(user_id=uuid_of(person), role=person.role), self.settings, self.state)
+        operation = self.operations.prepare(
+            OperationRequest(query=document, variables=variables, operation_name=None), request_id=None
+        )
+        async with aclosing(self.operations.subscribe(operation, variables, context)) as source:
+            async for frame in source:
+                frames.append(frame)  # noqa: PERF401 - looked at while it grows
+
+
+@pytest.mark.parametrize("document", [LOGS, EXECUTION, EXECUTIONS], ids=["logs", "execution", "executions"])
+async def test_event_is_encoded_once_per_selection(
+    document: str, settings_env: dict[str, str], desk: Desk, client: GraphQLClient, admin: Person
+) -> None:
+    person = await new_user(client)
+    local = Local(settings_env)
+    hand = await desk.started(person)
+    other_selection = document.replace("lines { sequence", "lines { stage sequence").replace("status", "status attempt")
+    variables = {} if document is EXECUTIONS else {"id": run_id(hand.id)}
+    who_reads_what = [(document, person)] * 30 + [(other_selection, person)] * 5 + [(document, admin)] * 5
+    frames: list[list[Frame]] = [[] for _ in who_reads_what]
+    readers = [
+        asyncio.create_task(local.read(selection, variables, reader, found))
+        for (selection, reader), found in zip(who_reads_what, frames, strict=True)
+    ]
+    await eventually(lambda: local.state.open_subscriptions == 40)
+    await hand.write("line 1")
+    await eventually(lambda: all(frames))
+    for found in frames:
+        found.clear()
+    await (hand.write("line 2") if document is LOGS else hand.advance(50))
+    await eventually(lambda: all(frames))
+    for reader in readers:
+        reader.cancel()
+    await asyncio.gather(*readers, return_exceptions=True)
+    assert local.state.open_subscriptions == 0
+    payloads = [found[-1].payload for found in frames]
+    assert b"50" in payloads[0] or b"line 2" in payloads[0]
+    # The same object, and not just the same text.
+    assert len({id(payload) for payload in payloads[:30]}) == 1
+    assert len({id(payload) for payload in payloads[30:35]}) == 1
+    assert payloads[30] is not payloads[0]
+    assert len({id(payload) for payload in payloads[35:]}) == 1
+    # Administrators see more of people; of lines everybody sees the same.
+    assert (payloads[35] is payloads[0]) == (document is LOGS)
