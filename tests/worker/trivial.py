@@ -20,7 +20,7 @@ import asyncpg
 import orjson
 
 import settings
-from adapters.processes import line_batches
+from adapters.line_streams import line_batches
 from adapters.storage import Storage
 from adapters.structured_logs import set_up_logging
 from models.executions import ExecutionStatus, FailureCode
