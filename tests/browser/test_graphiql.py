@@ -92,6 +92,7 @@ async def test_a_refused_token_is_renewed_once_and_the_query_repeated(console: C
     await console.open()
     await console.sign_in()
     await expect(console.page.get_by_text("Signed in as")).to_be_visible()
+    console.expects_refusal = True
     before = await _spoil_access_token(console)
     await console.open()
 
@@ -106,6 +107,7 @@ async def test_a_session_that_cannot_be_renewed_ends_with_a_word(console: Consol
     await console.open()
     await console.sign_in()
     await expect(console.page.get_by_text("Signed in as")).to_be_visible()
+    console.expects_refusal = True
     await _spoil_access_token(console, refreshToken="worthless")
     await console.open()
 
