@@ -22,6 +22,7 @@ from models.users import Account
 from resolvers import access, executions
 from resolvers import logs as log_reading
 from schema.context import Context
+from schema.enums import publish
 from schema.node import Node
 from schema.pagination import After, Before, Connection, First, Last, paginate
 from schema.permissions import requires
@@ -38,48 +39,41 @@ _MAX_SEQUENCE: Final = 2**31 - 1
 _builders: dict[str, Builder] = {}
 
 
-def _describe(enumeration: Any, description: str, values: dict[str, str]) -> None:
-    strawberry.enum(enumeration, description=description)
-    for value in enumeration.__strawberry_definition__.values:
-        value.description = values[value.name]
-
-
-_describe(
+publish(
     ExecutionStatus,
     "Where an execution stands. The last three are final and never change.",
-    {
-        "QUEUED": "Waits for a worker.",
-        "RUNNING": "A worker has it.",
-        "SUCCEEDED": "Done.",
-        "FAILED": "Ended by a fault; `failure` says which.",
-        "CANCELLED": "Stopped on request; nothing of it runs any more.",
-    },
+    QUEUED="Waits for a worker.",
+    RUNNING="A worker has it.",
+    SUCCEEDED="Done.",
+    FAILED="Ended by a fault; `failure` says which.",
+    CANCELLED="Stopped on request; nothing of it runs any more.",
 )
-_describe(
+publish(
     FailureCode,
     "Why an execution failed. Expect new values.",
-    {
-        "TIMED_OUT": "Its time limit was reached, counted from the start of the work.",
-        "WORKER_LOST": "Its workers were lost as often as is allowed.",
-        "OUT_OF_MEMORY": "It used more memory than its limit.",
-        "CLONE_FAILED": "The source could not be fetched.",
-        "INSTALL_FAILED": "Dependencies could not be installed.",
-        "COMMAND_FAILED": "A command ended with an error; see `exitCode`.",
-        "OUTPUT_MISSING": "It did not make the output that was expected.",
-        "OUTPUT_TOO_LARGE": "It made more output than its limit.",
-        "LOG_LIMIT_EXCEEDED": "It wrote more log than its limit.",
-        "UPLOAD_FAILED": "Its output could not be stored.",
-        "SERVICE_UNAVAILABLE": "A service it needs did not answer.",
-        "INVALID_INPUT": "Its input cannot be worked with.",
-        "BLOCKED_URL": "The address guard refused what it should fetch.",
-        "START_ERROR": "It could not start.",
-        "INTERNAL": "A fault of Switchyard's own.",
-    },
+    TIMED_OUT="Its time limit was reached, counted from the start of the work.",
+    WORKER_LOST="Its workers were lost as often as is allowed.",
+    OUT_OF_MEMORY="It used more memory than its limit.",
+    CLONE_FAILED="The source could not be fetched.",
+    INSTALL_FAILED="Dependencies could not be installed.",
+    COMMAND_FAILED="A command ended with an error; see `exitCode`.",
+    OUTPUT_MISSING="It did not make the output that was expected.",
+    OUTPUT_TOO_LARGE="It made more output than its limit.",
+    LOG_LIMIT_EXCEEDED="It wrote more log than its limit.",
+    UPLOAD_FAILED="Its output could not be stored.",
+    SERVICE_UNAVAILABLE="A service it needs did not answer.",
+    INVALID_INPUT="Its input cannot be worked with.",
+    BLOCKED_URL="The address guard refused what it should fetch.",
+    START_ERROR="It could not start.",
+    INTERNAL="A fault of Switchyard's own.",
 )
-_describe(
+publish(
     LogLevel,
     "How serious a log line is.",
-    {"DEBUG": "Details.", "INFO": "What happens.", "WARNING": "Deserves a look.", "ERROR": "A fault."},
+    DEBUG="Details.",
+    INFO="What happens.",
+    WARNING="Deserves a look.",
+    ERROR="A fault.",
 )
 
 

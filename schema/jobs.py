@@ -21,8 +21,9 @@ from models.permissions import Actor, Permission, Role
 from models.users import Account
 from resolvers import access, jobs, texts
 from schema.context import Context
+from schema.enums import publish
 from schema.node import Node, register_node
-from schema.ordering import OrderDirection, describe
+from schema.ordering import OrderDirection
 from schema.pagination import After, Before, Column, Connection, First, Last, paginate
 from schema.permissions import requires
 from schema.scalars import JSON
@@ -31,7 +32,7 @@ from schema.users import User, load_user
 
 Info = strawberry.Info[Context, None]
 
-describe(
+publish(
     JobOrderField,
     "What a list of jobs is sorted by.",
     CREATED_AT="When it was made.",

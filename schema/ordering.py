@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
 
-import strawberry
+from schema.enums import publish
 
 
 class OrderDirection(StrEnum):
@@ -15,14 +14,7 @@ class OrderDirection(StrEnum):
     DESC = "DESC"
 
 
-def describe(enumeration: Any, description: str, **values: str) -> None:
-    """Publish an enumeration with a description for each of its values."""
-    strawberry.enum(enumeration, description=description)
-    for value in enumeration.__strawberry_definition__.values:
-        value.description = values[value.name]
-
-
-describe(
+publish(
     OrderDirection,
     "Which way a list goes.",
     ASC="Smallest, earliest or alphabetically first at the start.",

@@ -17,6 +17,7 @@ from models.jobs import CloseReason, FileFormat, RunTrigger
 from models.permissions import Permission
 from resolvers import access, runs
 from schema.context import Context
+from schema.enums import publish
 from schema.executions import Execution, common, register_kind
 from schema.jobs import Job, job_of_run
 from schema.node import Node, register_node
@@ -30,40 +31,32 @@ Info = strawberry.Info[Context, None]
 BY_POSITION: Final = (("id", int),)
 
 
-def _describe(enumeration: Any, description: str, values: dict[str, str]) -> None:
-    strawberry.enum(enumeration, description=description)
-    for value in enumeration.__strawberry_definition__.values:
-        value.description = values[value.name]
-
-
-_describe(
+publish(
     CloseReason,
     "Why a crawl ended.",
-    {
-        "FINISHED": "Nothing was left to fetch.",
-        "STOPPED_BY_USER": "Somebody stopped it.",
-        "ITEM_LIMIT": "It had as many items as it may.",
-        "PAGE_LIMIT": "It had fetched as many pages as it may.",
-        "BYTE_LIMIT": "It had downloaded as much as it may.",
-        "TIME_LIMIT": "Its time was up.",
-        "MEMORY_LIMIT": "It used more memory than it may.",
-        "STALLED": "No page came for ten minutes.",
-        "START_ERROR": "It could not start.",
-    },
+    FINISHED="Nothing was left to fetch.",
+    STOPPED_BY_USER="Somebody stopped it.",
+    ITEM_LIMIT="It had as many items as it may.",
+    PAGE_LIMIT="It had fetched as many pages as it may.",
+    BYTE_LIMIT="It had downloaded as much as it may.",
+    TIME_LIMIT="Its time was up.",
+    MEMORY_LIMIT="It used more memory than it may.",
+    STALLED="No page came for ten minutes.",
+    START_ERROR="It could not start.",
 )
-_describe(
+publish(
     RunTrigger,
     "What started a run.",
-    {"API": "A call.", "RETRY": "A call to run again from the start.", "RESUME": "A call to go on where a run ended."},
+    API="A call.",
+    RETRY="A call to run again from the start.",
+    RESUME="A call to go on where a run ended.",
 )
-_describe(
+publish(
     FileFormat,
     "Formats of output files.",
-    {
-        "JSONL": "One JSON object per line, nested as found.",
-        "CSV": "A table; nested values become columns with dotted names.",
-        "XLSX": "The same table as a workbook.",
-    },
+    JSONL="One JSON object per line, nested as found.",
+    CSV="A table; nested values become columns with dotted names.",
+    XLSX="The same table as a workbook.",
 )
 
 
@@ -417,6 +410,8 @@ async def load_run(context: Context, run_id: UUID) -> JobRun:
 
 @register_node(Prefix.RUN)
 async def _run_node(context: Context, run_id: UUID) -> JobRun | None:
+    if not context.actor.may(Permission.JOB_READ):
+        return None
     row = await context.load(_load_runs, run_id)
     return None if row is None else run_of(row, context)
 

@@ -20,8 +20,9 @@ from models.permissions import Permission
 from models.tools import ToolOrderField
 from resolvers import access, texts, tools
 from schema.context import Context
+from schema.enums import publish
 from schema.node import Node, register_node
-from schema.ordering import OrderDirection, describe
+from schema.ordering import OrderDirection
 from schema.pagination import After, Before, Column, Connection, First, Last, paginate
 from schema.permissions import requires
 from schema.scalars import JSON
@@ -29,7 +30,7 @@ from tasks.crawl.spiders import SPIDERS
 
 Info = strawberry.Info[Context, None]
 
-describe(
+publish(
     ToolOrderField,
     "What a list of tools is sorted by.",
     NAME="Its name, without regard to case.",

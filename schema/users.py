@@ -22,6 +22,7 @@ from resolvers import access, sessions, users
 from resolvers.sessions import SignedIn
 from schema.context import Context
 from schema.credentials import access_cookie, refresh_cookie
+from schema.enums import publish
 from schema.node import Node, register_node
 from schema.permissions import public, requires
 
@@ -32,13 +33,12 @@ _COOKIES = (
     "`refreshSession` and `logout` find them there."
 )
 
-strawberry.enum(Role, description="What a user is to the installation.")
-for _value, _text in zip(
-    Role.__strawberry_definition__.values,  # type: ignore[attr-defined] # what strawberry.enum leaves on the class
-    ("Sees and changes what is theirs.", "Sees everything, and keeps users, tools and the installation."),
-    strict=True,
-):
-    _value.description = _text
+publish(
+    Role,
+    "What a user is to the installation.",
+    USER="Sees and changes what is theirs.",
+    ADMIN="Sees everything, and keeps users, tools and the installation.",
+)
 
 
 @strawberry.type(description="A person with an account.")
