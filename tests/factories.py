@@ -22,6 +22,10 @@ mutation Login($input: LoginInput!) {
 """
 
 
+NOBODYS_ID = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
+"""An id that nothing has; always the same, because the names of tests must be."""
+
+
 @dataclass(frozen=True, slots=True)
 class Person:
     """A user with a session; `id` is the typed one that clients see."""

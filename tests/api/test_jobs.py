@@ -25,7 +25,7 @@ from schema.execution import Operations
 from schema.pagination import write_cursor
 from schema.requests import OperationRequest
 from settings import Settings
-from tests.factories import Person, new_user, sign_in
+from tests.factories import NOBODYS_ID, Person, new_user, sign_in
 from tests.harness.client import GraphQLClient, GraphQLFailure
 
 SETTINGS = {"CRAWL_ALLOWED_HOSTS": "127.0.0.1:8900,localhost:8901", "MAX_JOBS_PER_USER": "12"}
@@ -178,7 +178,7 @@ async def test_a_job_needs_a_tool_that_exists_and_is_active(
     for tool_id, code in [
         ("", "NOT_FOUND"),
         ("nonsense", "NOT_FOUND"),
-        (encode_id(Prefix.TOOL, new_id()), "NOT_FOUND"),
+        (encode_id(Prefix.TOOL, NOBODYS_ID), "NOT_FOUND"),
         (person.id, "NOT_FOUND"),
         (inactive, "CONFLICT"),
     ]:

@@ -13,9 +13,9 @@ import pytest_asyncio
 from websockets.exceptions import ConnectionClosed
 
 from models.executions import ExecutionStatus, Failure, FailureCode
-from models.ids import Prefix, encode_id, new_id
+from models.ids import Prefix, encode_id
 from tests.conftest import ApiServer
-from tests.factories import Person, new_user
+from tests.factories import NOBODYS_ID, Person, new_user
 from tests.harness.client import GraphQLClient, GraphQLFailure, StreamClosed, Subscription, subscribe, subscribe_sse
 from tests.harness.executions import Desk, Hand, numbered, open_desk, run_id, uuid_of
 from tests.harness.processes import Api
@@ -129,8 +129,8 @@ async def test_stream_of_somebody_else_is_refused(
         "run_",
         "nonsense",
         "run_0000000000000000000000000!",
-        encode_id(Prefix.RUN, new_id()),
-        encode_id(Prefix.JOB, new_id()),
+        encode_id(Prefix.RUN, NOBODYS_ID),
+        encode_id(Prefix.JOB, NOBODYS_ID),
         "run_" + "z" * 26,
     ],
     ids=["empty", "prefix", "nonsense", "alphabet", "unknown", "other kind", "overflow"],

@@ -9,9 +9,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from models.ids import Prefix, encode_id, new_id
+from models.ids import Prefix, encode_id
 from tasks.crawl.spiders import SPIDERS
-from tests.factories import Person, new_user
+from tests.factories import NOBODYS_ID, Person, new_user
 from tests.harness.client import GraphQLClient, GraphQLFailure
 from tests.harness.processes import run_cli
 
@@ -110,7 +110,8 @@ async def test_inactive_tools_are_for_administrators(client: GraphQLClient, admi
 
 
 @pytest.mark.parametrize(
-    "id_", ["", "tool", "tool_", encode_id(Prefix.TOOL, new_id()), encode_id(Prefix.JOB, new_id()), "tool_" + "z" * 26]
+    "id_",
+    ["", "tool", "tool_", encode_id(Prefix.TOOL, NOBODYS_ID), encode_id(Prefix.JOB, NOBODYS_ID), "tool_" + "z" * 26],
 )
 async def test_what_is_no_tool_is_not_found(client: GraphQLClient, admin: Person, id_: str) -> None:
     attempts: list[tuple[str, dict[str, Any]]] = [
@@ -165,6 +166,13 @@ def nested(depth: int) -> dict[str, Any]:
         ({"inputSchema": {"$ref": "file:///etc/passwd"}}, ["inputSchema", "$ref"]),
         ({"inputSchema": {"items": [{"$ref": "#/$defs/none"}]}}, ["inputSchema", "items"]),
         ({"inputSchema": {"allOf": [{"$ref": "#/$defs/none"}]}}, ["inputSchema", "allOf", 0, "$ref"]),
+        ({"inputSchema": {"$ref": "#/a/b", "a": [1]}}, ["inputSchema", "$ref"]),
+        ({"inputSchema": {"$ref": "#/a", "a": {"type": 7}}}, ["inputSchema", "$ref"]),
+        ({"inputSchema": {"$ref": "#/a", "a": 5}}, ["inputSchema", "$ref"]),
+        (
+            {"inputSchema": {"not": {"$id": "urn:y", "$ref": "#/$defs/n"}, "$defs": {"n": {}}}},
+            ["inputSchema", "not", "$id"],
+        ),
         ({"inputSchema": {"$ref": "#"}}, ["inputSchema"]),
         ({"inputSchema": {"description": "x" * 65_536}}, ["inputSchema"]),
     ],

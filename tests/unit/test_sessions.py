@@ -25,6 +25,7 @@ from resolvers import access, sessions, users
 from resolvers.sessions import SessionCache, SignedIn
 from resolvers.tokens import TokenKeys
 from settings import Settings, load
+from tests.factories import NOBODYS_ID
 from tests.harness.waiting import eventually
 
 SERVER = "postgres://postgres@127.0.0.1:5432/"
@@ -323,7 +324,7 @@ async def test_a_forged_token_with_nothing_wrong_is_accepted(signed_in: SignedIn
         {"sub": "nobody"},
         {"sub": 7},
         {"sid": 7},
-        {"sid": encode_id(Prefix.USER, new_id())},
+        {"sid": encode_id(Prefix.USER, NOBODYS_ID)},
     ],
     ids=repr,
 )
