@@ -16,6 +16,7 @@ RUN groupadd --gid 10001 switchyard \
     && install --directory --owner 10001 --group 10001 --mode 0700 /data
 COPY --from=build /venv /venv
 COPY . /app
+RUN printf '#!/bin/sh\nexec python /app/cli.py "$@"\n' > /usr/local/bin/switchyard && chmod 0755 /usr/local/bin/switchyard
 RUN python -m compileall -q /app
 # PYTHONPATH: our modules have generic names, so the checkout comes before every library.
 ENV PATH="/venv/bin:$PATH" \
