@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -21,8 +21,9 @@ from uuid import UUID
 import asyncpg
 
 from adapters.line_streams import LineTooLong, line_batches
-from adapters.processes import ProcessTree
+from adapters.processes import CannotStart, EndReason, ProcessTree, TreeExit
 from models.jobs import CloseReason
+from models.leases import LeaseLost
 from models.logs import LogLevel, NewLine
 from settings import Settings
 from tasks.crawl import frontier
@@ -36,6 +37,9 @@ STOP_KILL_SECONDS: Final = 4.0
 STALLED_SECONDS: Final = 600.0
 WATCH_SECONDS: Final = 1.0
 PROGRESS_SECONDS: Final = 0.5
+GATHER_SECONDS: Final = 0.03
+"""Pages that come within this time are stored together: a transaction for each would keep the execution's row locked
+half of the time, and the heartbeat passes a locked row over."""
 _LEVELS: Final = {"CRITICAL": LogLevel.ERROR}
 
 
@@ -57,17 +61,16 @@ class Progress:
     items: int
     pages: int
     bytes: int
+    throttled: int
     is_seeded: bool
     size: frontier.Size
-    blocked: int = 0
-    failures: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """How a crawler process ended; `reason` is None when it was lost."""
+    """How a crawler process ended; `reason` is None when it was lost, and `detail` says how."""
 
-    reason: str | None
+    reason: CloseReason | None
     detail: str | None = None
     path: Sequence[str | int] = ()
 
@@ -82,8 +85,8 @@ class Crawl:
         self._progress = progress
         self._wanted = 0
         self._outstanding: set[str] = set()
-        self._throttled = 0
-        self._throttled_stored = 0
+        self._is_alone = False
+        self._throttled_before = progress.throttled
         self._is_idle_sent = False
         self._closed: Closed | None = None
         self._last_answer = time.monotonic()
@@ -91,25 +94,41 @@ class Crawl:
         self._forced: CloseReason | None = None
 
     async def run(self) -> Closed:
-        """Start the process and drive it to its end; the requests it had in hand are waiting again afterwards."""
+        """Start the process and drive it to its end; what it had in hand is still leased then.
+
+        Raises LeaseLost when the process ended because the lease did.
+        """
         environment = {"PATH": os.defpath, "PYTHONPATH": str(CHECKOUT), "PYTHONUNBUFFERED": "1", "LANG": "C.UTF-8"}
         command = [sys.executable, "-m", "tasks.crawl.crawler"]
-        async with self._work.spawn(command, env=environment, cwd=CHECKOUT) as tree:
-            self._say(tree, self._start().to_message())
-            async with asyncio.TaskGroup() as group:
-                watchers = [
-                    group.create_task(self._stop_when_told(tree), name="crawl-stop"),
-                    group.create_task(self._watch(tree), name="crawl-watch"),
-                    group.create_task(self._forward_stray_text(tree), name="crawl-stderr"),
-                ]
-                await self._listen(tree)
-                await tree.wait()
-                for watcher in watchers:
-                    watcher.cancel()
-        await self._work.persist(lambda connection: frontier.release(connection, self._plan.dataset_id))
+        try:
+            async with self._work.spawn(command, env=environment, cwd=CHECKOUT) as tree:
+                exit = await self._drive(tree)
+        except CannotStart as error:
+            if time.monotonic() >= self._work.lease_deadline:
+                raise LeaseLost from error
+            return Closed(None, str(error))
+        except ExceptionGroup as group:
+            # The group adds nothing: the first failure ended the others, and a lost lease goes before them.
+            raise (group.subgroup(LeaseLost) or group).exceptions[0] from None
+        if exit.reason is EndReason.DEADLINE:
+            raise LeaseLost
         if self._forced is not None:
-            return Closed(self._forced.value)
-        return self._closed or Closed(None)
+            return Closed(self._forced)
+        return self._closed or Closed(None, _describe(exit))
+
+    async def _drive(self, tree: ProcessTree) -> TreeExit:
+        self._say(tree, self._start().to_message())
+        async with asyncio.TaskGroup() as group:
+            watchers = [
+                group.create_task(self._stop_when_told(tree), name="crawl-stop"),
+                group.create_task(self._watch(tree), name="crawl-watch"),
+            ]
+            group.create_task(self._forward_stray_text(tree), name="crawl-stderr")  # ends with the tree
+            await self._listen(tree)
+            exit = await tree.wait()
+            for watcher in watchers:
+                watcher.cancel()
+        return exit
 
     def _start(self) -> protocol.Start:
         limits = self._plan.limits
@@ -131,7 +150,11 @@ class Crawl:
                 start_delay_seconds=settings.crawl_start_delay_seconds,
                 target_concurrency=settings.crawl_target_concurrency,
             ),
-            totals=protocol.Totals(pages=self._progress.pages, items=self._progress.items, bytes=self._progress.bytes),
+            totals=protocol.Totals(
+                pages=self._progress.pages,
+                items=self._progress.items - self._progress.size.cut_items,
+                bytes=self._progress.bytes,
+            ),
             resume=self._progress.is_seeded,
         )
 
@@ -141,6 +164,7 @@ class Crawl:
         try:
             async for lines in line_batches(tree.stdout, limit_bytes=protocol.MAX_LINE_BYTES):
                 await self._take(tree, [protocol.decode(line) for line in lines])
+                await asyncio.sleep(GATHER_SECONDS)
         except (protocol.ProtocolError, LineTooLong) as error:
             await self._work.log.error(f"The crawler said something that is not understood: {error}")
             await tree.kill()
@@ -161,73 +185,64 @@ class Crawl:
                 case MessageType.WANT:
                     self._wanted += int(message["count"])
                 case MessageType.STATS:
-                    self._throttled = int(message["throttled"])
+                    self._progress.throttled = self._throttled_before + int(message["throttled"])
                 case MessageType.CLOSED:
-                    self._closed = Closed(message["reason"], message.get("detail"), message.get("path") or ())
-        if seeds or answers or self._wanted:
+                    self._closed = _closed(message)
+        if seeds or answers or self._wanted or self._closed:
             await self._store(tree, seeds, answers)
 
     async def _store(
         self, tree: ProcessTree, seeds: Sequence[Mapping[str, Any]], answers: Sequence[Mapping[str, Any]]
     ) -> None:
-        settled = frontier.Settled()
-        leased: list[protocol.LeasedRequest] = []
-        added = 0
-        throttled = self._throttled - self._throttled_stored
+        progress, dataset_id = self._progress, self._plan.dataset_id
+        answered = {answer["requestId"] for answer in answers}
+        settled: frontier.Settled | None = None
+        leased = frontier.Lease()
+        added = tries = 0
 
         async def write(connection: asyncpg.Connection) -> None:
-            nonlocal settled, leased, added
-            dataset_id = self._plan.dataset_id
+            nonlocal settled, leased, added, tries
+            tries += 1
             added = 0
             for seed in seeds:
                 added += await frontier.add(connection, dataset_id, seed["requests"])
-                await connection.execute(
-                    "UPDATE job_runs SET is_seeded = true WHERE execution_id = $1", self._plan.run_id
-                )
-            settled = await frontier.settle(connection, self._plan.run_id, dataset_id, answers) if answers else settled
-            if throttled:
-                await connection.execute(
-                    "UPDATE job_runs SET requests_throttled = requests_throttled + $2 WHERE execution_id = $1",
-                    self._plan.run_id,
-                    throttled,
-                )
-            leased = await frontier.lease(connection, dataset_id, self._wanted) if self._wanted else []
+            await connection.execute(
+                """UPDATE job_runs SET is_seeded = is_seeded OR $2, requests_throttled = $3
+                   WHERE execution_id = $1 AND (is_seeded, requests_throttled) <> (is_seeded OR $2, $3)""",
+                self._plan.run_id,
+                bool(seeds),
+                progress.throttled,
+            )
+            if answers:
+                settled = await frontier.settle(connection, self._plan.run_id, dataset_id, answers)
+            held = self._outstanding - answered
+            leased = frontier.Lease()
+            if self._wanted and self._closed is None and not (held and self._is_alone):
+                leased = await frontier.lease(connection, dataset_id, self._wanted, held=held, is_repeated=tries > 1)
 
         await self._work.persist(write)
-        self._throttled_stored += throttled
-        self._remember(seeds, answers, settled, added)
-        self._outstanding.update(request.id for request in leased)
-        self._wanted -= len(leased)
-        if leased:
-            self._say(tree, {"type": MessageType.REQUESTS, "requests": [request.to_message() for request in leased]})
+        progress.is_seeded = progress.is_seeded or bool(seeds)
+        progress.size.known += added
+        if settled is not None:
+            progress.items, progress.pages, progress.bytes = settled.items, settled.pages, settled.bytes
+            progress.size.known += settled.added
+            progress.size.settled += settled.settled
+            self._last_answer = time.monotonic()
+        self._outstanding -= answered
+        self._hand_out(tree, leased)
+        await self._advance()
+
+    def _hand_out(self, tree: ProcessTree, leased: frontier.Lease) -> None:
+        """Send what was leased; when there is nothing left anywhere, say that instead, once."""
+        if leased.requests:
+            self._is_alone = leased.is_alone
+            self._outstanding.update(request.id for request in leased.requests)
+            self._wanted -= len(leased.requests)
+            requests = [request.to_message() for request in leased.requests]
+            self._say(tree, {"type": MessageType.REQUESTS, "requests": requests})
         elif self._wanted and not self._outstanding and self._progress.is_seeded and not self._is_idle_sent:
             self._is_idle_sent = True
             self._say(tree, {"type": MessageType.IDLE})
-        await self._advance()
-
-    def _remember(
-        self,
-        seeds: Sequence[Mapping[str, Any]],
-        answers: Sequence[Mapping[str, Any]],
-        settled: frontier.Settled,
-        added: int,
-    ) -> None:
-        progress = self._progress
-        progress.is_seeded = progress.is_seeded or bool(seeds)
-        progress.items += settled.items
-        progress.pages += settled.pages
-        progress.size.known += added + settled.added
-        progress.size.settled += settled.settled
-        for answer in answers:
-            self._outstanding.discard(answer["requestId"])
-            if answer["type"] == MessageType.PAGE:
-                progress.bytes += answer["bytes"]
-            else:
-                progress.blocked += answer["reason"] == protocol.FailureReason.BLOCKED_URL
-                if len(progress.failures) < 20:
-                    progress.failures.append(f"{answer['url']}: {answer['detail'] or answer['reason']}")
-        if answers:
-            self._last_answer = time.monotonic()
 
     async def _advance(self) -> None:
         now = time.monotonic()
@@ -297,3 +312,17 @@ def log_line(message: Mapping[str, Any]) -> NewLine:
         message=str(message["message"]).replace("\n", " ⏎ "),
         stage=(str(message["stage"]) if message.get("stage") else None),
     )
+
+
+def _closed(message: Mapping[str, Any]) -> Closed:
+    try:
+        # STOPPED: somebody else's SIGTERM, as our own stops carry their reason.
+        word = message["reason"]
+        reason = CloseReason.STOPPED_BY_USER if word == protocol.CloseReason.STOPPED else CloseReason(word)
+    except ValueError:
+        return Closed(None, f"it closed as {str(message['reason'])[:100]!r}")
+    return Closed(reason, message.get("detail"), message.get("path") or ())
+
+
+def _describe(exit: TreeExit) -> str:
+    return f"signal {exit.signal}" if exit.signal is not None else f"exit code {exit.exit_code}"

@@ -2,12 +2,16 @@
 
 What a page brought is stored in one transaction with the acknowledgement of its request, so a crawl that is
 killed anywhere loses nothing and repeats nothing: what was not acknowledged is leased again, and what is stored
-twice meets a unique key. All functions run inside a fenced transaction of the run.
+twice meets a unique key. All functions run inside a fenced transaction of the run, and have no further effect when
+that is done once more because nobody heard of its commit.
+
+A page that kills crawlers must cost neither the crawl nor its neighbours: what crawlers died on twice is handed out
+last and alone, so that the next death tells which one it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -17,36 +21,56 @@ import asyncpg
 from models.database import from_json, to_json
 from tasks.crawl.crawler.protocol import FailureReason, LeasedRequest, MessageType
 
-MAX_STARTS: Final = 10
-"""A request that was handed out so often and never answered kills crawlers: it fails."""
+SUSPECT_STARTS: Final = 2
+"""A request on which so many crawlers died goes last and alone from then on."""
+MAX_STARTS: Final = 5
+"""A request on which so many crawlers died fails."""
 
 
 @dataclass(slots=True)
 class Size:
-    """How large a frontier is and how much of it is settled."""
+    """How large a frontier is, how much of it is settled, and the items of pages that the item limit cut short."""
 
     known: int = 0
     settled: int = 0
+    cut_items: int = 0
 
 
 async def measure(connection: asyncpg.Connection, dataset_id: UUID) -> Size:
     """Count the frontier."""
     row = await connection.fetchrow(
-        """SELECT count(*) AS known, count(*) FILTER (WHERE state IN ('DONE', 'FAILED')) AS settled
+        """SELECT count(*) AS known, count(*) FILTER (WHERE state IN ('DONE', 'FAILED')) AS settled,
+               coalesce(sum((payload->>'kept')::int) FILTER (WHERE state IN ('PENDING', 'LEASED')), 0) AS cut_items
            FROM crawl_requests WHERE dataset_id = $1""",
         dataset_id,
     )
-    return Size(row["known"], row["settled"])
+    return Size(row["known"], row["settled"], row["cut_items"])
 
 
-async def release(connection: asyncpg.Connection, dataset_id: UUID) -> None:
-    """Put back what a crawler that is gone had in hand."""
+async def release(connection: asyncpg.Connection, run_id: UUID, dataset_id: UUID, *, is_crawler_lost: bool) -> None:
+    """Put back what a crawler that is gone had in hand.
+
+    Only a crawler that died by itself counts against the requests: one that stopped, or went with its worker, was not
+    killed by a page.
+    """
+    if not is_crawler_lost:
+        await connection.execute(
+            """UPDATE crawl_requests SET state = 'PENDING', starts = greatest(starts - 1, 0)
+               WHERE dataset_id = $1 AND state = 'LEASED'""",
+            dataset_id,
+        )
+        return
     await connection.execute(
-        """UPDATE crawl_requests SET
-               state = CASE WHEN starts >= $2 THEN 'FAILED' ELSE 'PENDING' END,
-               failure_reason = CASE WHEN starts >= $2 THEN 'INTERNAL' END,
-               failure_detail = CASE WHEN starts >= $2 THEN 'The crawler ended ' || starts || ' times on it.' END
-           WHERE dataset_id = $1 AND state = 'LEASED'""",
+        """WITH released AS (
+               UPDATE crawl_requests SET
+                   state = CASE WHEN starts >= $3 THEN 'FAILED' ELSE 'PENDING' END,
+                   failure_reason = CASE WHEN starts >= $3 THEN 'INTERNAL' END,
+                   failure_detail = CASE WHEN starts >= $3 THEN 'The crawler ended ' || starts || ' times on it.' END
+               WHERE dataset_id = $2 AND state = 'LEASED' RETURNING state
+           )
+           UPDATE job_runs SET errors_count = errors_count + (SELECT count(*) FROM released WHERE state = 'FAILED')
+           WHERE execution_id = $1""",
+        run_id,
         dataset_id,
         MAX_STARTS,
     )
@@ -75,20 +99,60 @@ async def add(connection: asyncpg.Connection, dataset_id: UUID, requests: Sequen
     return len(rows)
 
 
-async def lease(connection: asyncpg.Connection, dataset_id: UUID, count: int) -> list[LeasedRequest]:
-    """Hand out up to `count` waiting requests."""
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Requests handed out; nothing may be added to one that has to be `alone`."""
+
+    requests: Sequence[LeasedRequest] = ()
+    is_alone: bool = False
+
+
+async def lease(
+    connection: asyncpg.Connection, dataset_id: UUID, count: int, *, held: Collection[str], is_repeated: bool
+) -> Lease:
+    """Hand out up to `count` waiting requests to a crawler that has those of `held` in hand.
+
+    `is_repeated` says that the same was asked before and the answer lost: what was handed out then comes again.
+    """
+    if is_repeated and (lost := await _handed_out(connection, dataset_id, held)):
+        return Lease(lost, is_alone=len(lost) == 1 and not held)
     rows = await connection.fetch(
         """UPDATE crawl_requests SET state = 'LEASED', starts = starts + 1
-           WHERE id IN (SELECT id FROM crawl_requests WHERE dataset_id = $1 AND state = 'PENDING'
+           WHERE id IN (SELECT id FROM crawl_requests WHERE dataset_id = $1 AND state = 'PENDING' AND starts < $3
                         ORDER BY rank, id LIMIT $2)
            RETURNING id, url, payload, depth, rank""",
         dataset_id,
         count,
+        SUSPECT_STARTS,
     )
-    leased = []
+    if rows or held:
+        return Lease(_requests(rows))
+    suspect = await connection.fetch(
+        """UPDATE crawl_requests SET state = 'LEASED', starts = starts + 1
+           WHERE id = (SELECT id FROM crawl_requests WHERE dataset_id = $1 AND state = 'PENDING'
+                       ORDER BY starts, rank, id LIMIT 1)
+           RETURNING id, url, payload, depth, rank""",
+        dataset_id,
+    )
+    return Lease(_requests(suspect), is_alone=bool(suspect))
+
+
+async def _handed_out(connection: asyncpg.Connection, dataset_id: UUID, held: Collection[str]) -> list[LeasedRequest]:
+    return _requests(
+        await connection.fetch(
+            """SELECT id, url, payload, depth, rank FROM crawl_requests
+               WHERE dataset_id = $1 AND state = 'LEASED' AND id <> ALL($2::bigint[])""",
+            dataset_id,
+            [int(id) for id in held],
+        )
+    )
+
+
+def _requests(rows: Sequence[asyncpg.Record]) -> list[LeasedRequest]:
+    requests = []
     for row in sorted(rows, key=lambda row: (row["rank"], row["id"])):
         payload = from_json(row["payload"])
-        leased.append(
+        requests.append(
             LeasedRequest(
                 id=str(row["id"]),
                 url=row["url"],
@@ -98,18 +162,31 @@ async def lease(connection: asyncpg.Connection, dataset_id: UUID, count: int) ->
                 meta=payload["meta"],
             )
         )
-    return leased
+    return requests
 
 
-@dataclass(slots=True)
+async def failures(connection: asyncpg.Connection, dataset_id: UUID) -> list[tuple[FailureReason, str]]:
+    """Reason and description of the first requests that ended without a page."""
+    rows = await connection.fetch(
+        """SELECT url, failure_reason, failure_detail FROM crawl_requests
+           WHERE dataset_id = $1 AND state = 'FAILED' ORDER BY id LIMIT 1000""",
+        dataset_id,
+    )
+    return [
+        (FailureReason(row["failure_reason"]), f"{row['url']}: {row['failure_detail'] or row['failure_reason']}")
+        for row in rows
+    ]
+
+
+@dataclass(frozen=True, slots=True)
 class Settled:
-    """What a batch of answers changed."""
+    """What a batch of answers changed in the frontier, and the counts of the run with it."""
 
-    items: int = 0
-    pages: int = 0
-    failures: int = 0
-    added: int = 0
-    settled: int = 0
+    added: int
+    settled: int
+    items: int
+    pages: int
+    bytes: int
 
 
 async def settle(
@@ -132,11 +209,31 @@ async def settle(
     done = [int(page["requestId"]) for page in pages if page["complete"]]
     await connection.execute("UPDATE crawl_requests SET state = 'DONE' WHERE id = ANY($1::bigint[])", done)
     await _fail(connection, failed)
-    result = Settled(pages=len(pages), failures=len(failed), settled=len(done) + len(failed))
-    result.items = await _store_items(connection, run_id, dataset_id, pages)
-    result.added = await add(connection, dataset_id, [request for page in pages for request in page["requests"]])
-    await _count(connection, run_id, pages, failed, result.items)
-    return result
+    new_keys = await _store_items(connection, run_id, dataset_id, pages)
+    await _keep_open(connection, [page for page in pages if not page["complete"]], new_keys)
+    added = await add(connection, dataset_id, [request for page in pages for request in page["requests"]])
+    counts = await _count(connection, run_id, pages, failed, len(new_keys))
+    return Settled(
+        added,
+        len(done) + len(failed),
+        items=counts["items_scraped"],
+        pages=counts["pages_crawled"],
+        bytes=counts["bytes_downloaded"],
+    )
+
+
+async def _keep_open(
+    connection: asyncpg.Connection, cut: Sequence[Mapping[str, Any]], new_keys: Collection[str]
+) -> None:
+    """Note what the item limit left of a page that will be read again: it counts towards a limit only then."""
+    for page in cut:
+        await connection.execute(
+            """UPDATE crawl_requests
+               SET payload = payload || jsonb_build_object('kept', coalesce((payload->>'kept')::int, 0) + $2::int)
+               WHERE id = $1""",
+            int(page["requestId"]),
+            sum(item["key"] in new_keys for item in page["items"]),
+        )
 
 
 async def _fail(connection: asyncpg.Connection, failed: Sequence[Mapping[str, Any]]) -> None:
@@ -154,21 +251,22 @@ async def _fail(connection: asyncpg.Connection, failed: Sequence[Mapping[str, An
 
 async def _store_items(
     connection: asyncpg.Connection, run_id: UUID, dataset_id: UUID, pages: Sequence[Mapping[str, Any]]
-) -> int:
+) -> set[str]:
+    """Store the items and return the keys of those that are new."""
     items = [(item["key"], page["url"], to_json(item["data"])) for page in pages for item in page["items"]]
     if not items:
-        return 0
+        return set()
     rows = await connection.fetch(
         """INSERT INTO items (dataset_id, run_id, key, url, data, scraped_at)
            SELECT $1, $2, key, url, data, now() FROM unnest($3::text[], $4::text[], $5::jsonb[]) AS new(key, url, data)
-           ON CONFLICT (dataset_id, key) DO NOTHING RETURNING id""",
+           ON CONFLICT (dataset_id, key) DO NOTHING RETURNING key""",
         dataset_id,
         run_id,
         [key for key, _, _ in items],
         [url for _, url, _ in items],
         [data for _, _, data in items],
     )
-    return len(rows)
+    return {row["key"] for row in rows}
 
 
 async def _count(
@@ -177,15 +275,15 @@ async def _count(
     pages: Sequence[Mapping[str, Any]],
     failed: Sequence[Mapping[str, Any]],
     items: int,
-) -> None:
+) -> asyncpg.Record:
     reasons = [each["reason"] for each in failed]
     blocked = reasons.count(FailureReason.BLOCKED_URL)
     robots = reasons.count(FailureReason.ROBOTS)
-    await connection.execute(
+    return await connection.fetchrow(
         """UPDATE job_runs SET items_scraped = items_scraped + $2, pages_crawled = pages_crawled + $3,
                bytes_downloaded = bytes_downloaded + $4, errors_count = errors_count + $5,
                requests_blocked = requests_blocked + $6, requests_robots = requests_robots + $7
-           WHERE execution_id = $1""",
+           WHERE execution_id = $1 RETURNING items_scraped, pages_crawled, bytes_downloaded""",
         run_id,
         items,
         len(pages),

@@ -8,23 +8,24 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from typing import Final
-from uuid import UUID
 
 import asyncpg
 
-from adapters.storage import Storage
+from adapters.storage import Storage, StorageUnavailable
 from models.database import from_json
 from models.executions import ExecutionStatus, Failure, FailureCode
 from models.jobs import CloseReason
 from settings import Settings
 from tasks.crawl import frontier, outputs
 from tasks.crawl.crawl import Closed, Crawl, Plan, Progress
-from tasks.crawl.spiders import SPIDERS
+from tasks.crawl.crawler.protocol import FailureReason
+from tasks.crawl.spiders import SPIDERS, input_faults
 from tasks.work import Outcome, Work
 
 KIND: Final = "CRAWL"
-MAX_IDLE_LOSSES: Final = 3
-"""So many crawlers in a row may die without having answered anything."""
+_FAILED: Final = ExecutionStatus.FAILED
+MAX_IDLE_LOSSES: Final = frontier.MAX_STARTS + 1
+"""So many crawlers in a row may die without having settled anything; one page alone must not get there."""
 
 
 class CrawlKind:
@@ -42,118 +43,171 @@ class CrawlKind:
 
     async def run(self, work: Work) -> Outcome:
         """Crawl to the end and store the files; every end but a lost lease has files."""
-        async with work.transaction() as connection:
-            plan, progress = await _load(connection, work.id)
-            await frontier.release(connection, plan.dataset_id)
-            progress.size = await frontier.measure(connection, plan.dataset_id)
+        plan, progress = await _load(work)
         await work.advance(0, stage="CRAWLING")
         closed = await self._crawl(work, plan, progress)
         await work.log.info(
             f"Crawl ended: {closed.reason or 'LOST'}. {progress.items:,} items from {progress.pages:,} pages."
         )
+        status, failure = await _judge(work, plan, closed, progress)
         await work.advance(96, stage="EXPORTING")
-        spider = SPIDERS.get(plan.spider)
-        files = await outputs.make_files(
-            self._storage,
-            _pages(work, plan),
-            run_id=work.id,
-            attempt=work.claim.attempt,
-            first_columns=list(spider.output_schema.get("properties", {})) if spider else [],
-        )
-        reason = _close_reason(closed)
+        files: list[outputs.NewFile] = []
+        try:
+            files = await outputs.make_files(
+                self._storage,
+                _pages(work, plan),
+                run_id=work.id,
+                attempt=work.claim.attempt,
+                first_columns=_columns(plan),
+            )
+        except (StorageUnavailable, OSError) as error:
+            await work.log.error(f"The files could not be stored: {error}")
+            if status is ExecutionStatus.SUCCEEDED:
+                message = "The crawl is complete and its items are kept, but its files could not be stored."
+                status, failure = _FAILED, Failure(FailureCode.UPLOAD_FAILED, message, "EXPORTING", retryable=True)
 
         async def write(connection: asyncpg.Connection) -> None:
             await outputs.record(connection, work.id, files)
             await connection.execute(
-                "UPDATE job_runs SET close_reason = $2 WHERE execution_id = $1", work.id, reason and reason.value
+                "UPDATE job_runs SET close_reason = $2 WHERE execution_id = $1",
+                work.id,
+                closed.reason and closed.reason.value,
             )
 
-        status, failure = _judge(closed, reason, progress)
         return Outcome(status, failure, write)
 
     async def _crawl(self, work: Work, plan: Plan, progress: Progress) -> Closed:
         losses = 0
         while True:
-            settled = progress.size.settled
+            settled_before = progress.size.settled
             closed = await Crawl(self._settings, work, plan, progress).run()
-            if closed.reason is not None:
+            is_lost = closed.reason is None
+            progress.size = await _release(work, plan, is_crawler_lost=is_lost)
+            if not is_lost:
                 return closed
-            losses = 0 if progress.size.settled > settled else losses + 1
+            losses = 0 if progress.size.settled > settled_before else losses + 1
             if losses >= MAX_IDLE_LOSSES:
                 return closed
-            await work.log.warning("The crawler was lost; starting another one where it stopped.")
+            await work.log.warning(f"The crawler was lost ({closed.detail}); starting another one where it stopped.")
 
 
-async def _load(connection: asyncpg.Connection, run_id: UUID) -> tuple[Plan, Progress]:
-    row = await connection.fetchrow(
-        """SELECT dataset_id, spider, input, limits, items_scraped, pages_crawled, bytes_downloaded,
-                  is_seeded OR resumed_from_id IS NOT NULL AS is_seeded
-           FROM job_runs WHERE execution_id = $1""",
-        run_id,
-    )
-    plan = Plan(run_id, row["dataset_id"], row["spider"], from_json(row["input"]), from_json(row["limits"]))
+async def _load(work: Work) -> tuple[Plan, Progress]:
+    """What the run asks for and has so far; what a lost attempt had in hand is waiting again."""
+    row: asyncpg.Record | None = None
+
+    async def read(connection: asyncpg.Connection) -> None:
+        nonlocal row
+        row = await connection.fetchrow(
+            """SELECT dataset_id, spider, input, limits, items_scraped, pages_crawled, bytes_downloaded,
+                      requests_throttled, is_seeded
+               FROM job_runs WHERE execution_id = $1""",
+            work.id,
+        )
+
+    await work.persist(read)
+    if row is None:
+        raise LookupError(f"execution {work.id} has no run")
+    plan = Plan(work.id, row["dataset_id"], row["spider"], from_json(row["input"]), from_json(row["limits"]))
     progress = Progress(
         items=row["items_scraped"],
         pages=row["pages_crawled"],
         bytes=row["bytes_downloaded"],
+        throttled=row["requests_throttled"],
         is_seeded=row["is_seeded"],
-        size=frontier.Size(),
+        size=await _release(work, plan, is_crawler_lost=False),
     )
     return plan, progress
+
+
+async def _release(work: Work, plan: Plan, *, is_crawler_lost: bool) -> frontier.Size:
+    """Let requests that are still leased wait again, and measure the frontier."""
+    size = frontier.Size()
+
+    async def write(connection: asyncpg.Connection) -> None:
+        nonlocal size
+        await frontier.release(connection, plan.run_id, plan.dataset_id, is_crawler_lost=is_crawler_lost)
+        size = await frontier.measure(connection, plan.dataset_id)
+
+    await work.persist(write)
+    return size
+
+
+def _columns(plan: Plan) -> list[str]:
+    """The columns that the input asks for, in its order; none when it is faulty."""
+    spider = SPIDERS.get(plan.spider)
+    if spider is None or input_faults(spider, plan.input):
+        return []
+    return list(spider.narrow_output(plan.input)["properties"])
 
 
 async def _pages(work: Work, plan: Plan) -> AsyncIterator[list[asyncpg.Record]]:
     """The dataset's items in order, each page in a short transaction of its own."""
     after = 0
+    page: list[asyncpg.Record] = []
+
+    async def read(connection: asyncpg.Connection) -> None:
+        nonlocal page
+        page = await connection.fetch(
+            "SELECT id, data FROM items WHERE dataset_id = $1 AND id > $2 ORDER BY id LIMIT $3",
+            plan.dataset_id,
+            after,
+            outputs.PAGE_ITEMS,
+        )
+
     while True:
-        async with work.transaction() as connection:
-            page = await connection.fetch(
-                "SELECT id, data FROM items WHERE dataset_id = $1 AND id > $2 ORDER BY id LIMIT $3",
-                plan.dataset_id,
-                after,
-                outputs.PAGE_ITEMS,
-            )
+        await work.persist(read)
         if not page:
             return
         after = page[-1]["id"]
         yield page
 
 
-def _close_reason(closed: Closed) -> CloseReason | None:
-    if closed.reason is None:
-        return None
-    # STOPPED: somebody else's SIGTERM, as our own stops carry their reason.
-    return CloseReason.STOPPED_BY_USER if closed.reason == "STOPPED" else CloseReason(closed.reason)
-
-
-def _judge(closed: Closed, reason: CloseReason | None, progress: Progress) -> tuple[ExecutionStatus, Failure | None]:
+async def _judge(work: Work, plan: Plan, closed: Closed, progress: Progress) -> tuple[ExecutionStatus, Failure | None]:
     """The final status of a crawl that closed so."""
-    failed = ExecutionStatus.FAILED
-    match reason:
+    match closed.reason:
         case None:
-            message = "The crawler ended several times without getting on."
-            return failed, Failure(FailureCode.INTERNAL, message, "CRAWLING", retryable=True)
+            message = f"The crawler ended several times without getting on ({closed.detail})."
+            return _FAILED, Failure(FailureCode.INTERNAL, message, "CRAWLING", retryable=True)
         case CloseReason.STOPPED_BY_USER:
             return ExecutionStatus.CANCELLED, None
         case CloseReason.TIME_LIMIT:
             message = "The time limit was reached. What was found until then is kept; resume the run to go on."
-            return failed, Failure(FailureCode.TIMED_OUT, message, "CRAWLING", retryable=True)
+            return _FAILED, Failure(FailureCode.TIMED_OUT, message, "CRAWLING", retryable=True)
         case CloseReason.STALLED:
             message = "No page came for ten minutes. What was found until then is kept."
-            return failed, Failure(FailureCode.TIMED_OUT, message, "CRAWLING", retryable=True)
+            return _FAILED, Failure(FailureCode.TIMED_OUT, message, "CRAWLING", retryable=True)
         case CloseReason.MEMORY_LIMIT:
             message = "The crawler used more memory than its limit. Raise the limit or crawl less at once."
-            return failed, Failure(FailureCode.OUT_OF_MEMORY, message, "CRAWLING")
+            return _FAILED, Failure(FailureCode.OUT_OF_MEMORY, message, "CRAWLING")
         case CloseReason.START_ERROR:
             where = ".".join(str(part) for part in closed.path)
             message = f"The crawl could not start: {closed.detail or 'no reason given'}" + (
                 f" ({where})" if where else ""
             )
-            return failed, Failure(FailureCode.START_ERROR, message, "CRAWLING")
-    if progress.pages == 0 and progress.blocked:
-        message = "The address guard refused every start URL: private, local and metadata addresses are never fetched."
-        return failed, Failure(FailureCode.BLOCKED_URL, message, "CRAWLING")
-    if progress.pages == 0 and progress.failures:
-        message = f"No page could be fetched. {progress.failures[0]}"
-        return failed, Failure(FailureCode.SERVICE_UNAVAILABLE, message, "CRAWLING", retryable=True)
+            return _FAILED, Failure(FailureCode.START_ERROR, message, "CRAWLING")
+    if progress.pages == 0 and (failure := await _nothing_fetched(work, plan)) is not None:
+        return _FAILED, failure
     return ExecutionStatus.SUCCEEDED, None
+
+
+async def _nothing_fetched(work: Work, plan: Plan) -> Failure | None:
+    """Why a crawl has no page at all. Asked of the frontier, where earlier attempts have left their failures too."""
+    failures: list[tuple[FailureReason, str]] = []
+
+    async def read(connection: asyncpg.Connection) -> None:
+        nonlocal failures
+        failures = await frontier.failures(connection, plan.dataset_id)
+
+    await work.persist(read)
+    if not failures:
+        return None
+    reasons = {reason for reason, _ in failures}
+    if reasons == {FailureReason.BLOCKED_URL}:
+        message = "The address guard refused every start URL: private, local and metadata addresses are never fetched."
+        return Failure(FailureCode.BLOCKED_URL, message, "CRAWLING")
+    return Failure(
+        FailureCode.INTERNAL if reasons == {FailureReason.INTERNAL} else FailureCode.SERVICE_UNAVAILABLE,
+        f"No page could be fetched. {failures[0][1]}",
+        "CRAWLING",
+        retryable=not reasons <= {FailureReason.BLOCKED_URL, FailureReason.ROBOTS},
+    )
