@@ -25,7 +25,7 @@ from resolvers import access, job_inputs, runs, sessions, texts
 from resolvers.job_inputs import Parts
 
 MAX_NAME_LENGTH: Final = 120
-UPDATE_ATTEMPTS: Final = 3
+UPDATE_ATTEMPTS: Final = 5
 OBJECTS_PER_EFFECT: Final = 500
 """Objects deleted by one effect, which has two seconds: S3 takes a thousand per request, a folder far more."""
 

@@ -1,20 +1,22 @@
 """JSON Schemas that administrators write and inputs that users write: both are checked before they are kept.
 
-Invariants: no reference is ever fetched, a schema that is kept refers to parts of itself only, and checking takes
-time in proportion to what is checked. Patterns of schemas are the exception: administrators answer for theirs.
+Invariants: no reference is ever fetched, a schema that is kept refers to schemas inside of itself only, and no
+number of references makes checking endless. What else a schema costs, patterns above all, its administrator answers
+for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from contextvars import ContextVar
+from itertools import count, islice
 from typing import Any, Final
 
 import orjson
 from jsonschema import Draft202012Validator
 from jsonschema import validators as jsonschema_validators
 from jsonschema.exceptions import SchemaError, ValidationError
-from referencing import Registry
+from referencing import Registry, Resource
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
@@ -26,7 +28,11 @@ MAX_SCHEMA_BYTES: Final = 65_536
 MAX_FAULTS: Final = 20
 _SHOWN_VALUE_CHARACTERS: Final = 80
 
+MAX_REFERENCES_FOLLOWED: Final = 50_000
+"""One takes 20 µs."""
+
 Path = tuple[str | int, ...]
+_followed: ContextVar[Iterator[int]] = ContextVar("_followed")
 
 
 def checked(schema: Any, *, path: Sequence[str | int]) -> dict[str, Any]:
@@ -46,7 +52,7 @@ def checked(schema: Any, *, path: Sequence[str | int]) -> dict[str, Any]:
             f"This is not a JSON Schema of draft 2020-12: {_message(error)}", path=[*path, *error.absolute_path]
         ) from None
     except RecursionError:
-        raise ValidationFailed("The schema refers to itself without end.", path=path) from None
+        raise ValidationFailed("The schema refers to itself without end, or too often.", path=path) from None
     return kept
 
 
@@ -73,13 +79,16 @@ def faults(schema: Mapping[str, Any], value: Any) -> list[InputFault]:
         errors = islice(_validator(schema).iter_errors(value), MAX_FAULTS)
         found = {fault.path: fault for error in errors for fault in _faults(error)}
     except (RecursionError, Unresolvable):
-        raise Conflict("The tool's input schema refers to what it does not have, or to itself without end.") from None
+        raise Conflict("The tool's input schema refers to itself without end, or too often.") from None
     return sorted(found.values(), key=lambda fault: [str(step) for step in fault.path])[:MAX_FAULTS]
 
 
 def _validator(schema: Mapping[str, Any]) -> Any:
-    # An empty registry: the default one fetches references over the network.
-    return _Validator(dict(schema), registry=Registry())
+    # An empty registry: the default one fetches references over the network. And no `$schema`: a reference back to it
+    # would change to the library's own class, without the rule below.
+    _followed.set(count())
+    rules = {keyword: value for keyword, value in schema.items() if keyword != "$schema"}
+    return _Validator(rules, registry=Registry())
 
 
 def _faults(error: ValidationError) -> Iterator[InputFault]:
@@ -110,26 +119,44 @@ def _message(error: ValidationError | SchemaError) -> str:
 
 
 def _check_references(schema: Mapping[str, Any], path: Sequence[str | int]) -> None:
-    resolver = Registry().with_resource("", DRAFT202012.create_resource(dict(schema))).resolver()
-    for place, reference in _references(schema, ()):
+    """Every reference leads to a schema in here, and nothing in here gives references another meaning."""
+    root = DRAFT202012.create_resource(schema)
+    resolver = Registry().with_resource("", root).resolver()
+    # The draft does not look into places that it does not know, but a reference could lead there.
+    known = {id(subschema) for subschema in _subschemas(root)}
+    for place, keyword, text in _keywords(schema, ()):
+        here = [*path, *place, keyword]
+        if keyword in ("$id", "$schema"):
+            if place:
+                raise ValidationFailed(f"`{keyword}` belongs to the top of a schema.", path=here)
+            continue
+        if not text.startswith("#"):
+            raise ValidationFailed("References lead to parts of the schema itself only.", path=here)
         try:
-            if not reference.startswith("#"):
-                raise ValidationFailed("References lead to parts of the schema itself only.", path=[*path, *place])
-            resolver.lookup(reference)
-        except Unresolvable:
-            raise ValidationFailed("This refers to nothing in the schema.", path=[*path, *place]) from None
+            target = resolver.lookup(text).contents
+        except (Unresolvable, ValueError):
+            target = None
+        if not isinstance(target, bool) and id(target) not in known:
+            raise ValidationFailed("This refers to nothing in the schema that is one.", path=here)
 
 
-def _references(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
+def _subschemas(resource: Resource[Any]) -> Iterator[Any]:
+    yield resource.contents
+    for inner in resource.subresources():
+        yield from _subschemas(inner)
+
+
+def _keywords(value: Any, path: Path) -> Iterator[tuple[Path, str, str]]:
+    """Keywords about references, wherever they stand: place, keyword and text."""
     if isinstance(value, dict):
         for key, item in value.items():
-            if key in ("$ref", "$dynamicRef") and isinstance(item, str):
-                yield (*path, key), item
+            if key in ("$ref", "$dynamicRef", "$id", "$schema") and isinstance(item, str):
+                yield path, key, item
             else:
-                yield from _references(item, (*path, key))
+                yield from _keywords(item, (*path, key))
     elif isinstance(value, list):
         for position, item in enumerate(value):
-            yield from _references(item, (*path, position))
+            yield from _keywords(item, (*path, position))
 
 
 def _unique_items(_validator: Any, is_wanted: Any, value: Any, _schema: Any) -> Iterator[ValidationError]:
@@ -156,5 +183,14 @@ def _with_plain_numbers(value: Any) -> Any:
     return value
 
 
+def _reference(validator: Any, reference: Any, value: Any, schema: Any) -> Iterator[ValidationError]:
+    """As the draft has it, so many times: references to references double the work at each step."""
+    if next(_followed.get()) >= MAX_REFERENCES_FOLLOWED:
+        raise RecursionError
+    found: Iterator[ValidationError] = _follow(validator, reference, value, schema)
+    yield from found
+
+
+_follow: Any = Draft202012Validator.VALIDATORS["$ref"]
 _extend: Any = jsonschema_validators.extend
-_Validator: Any = _extend(Draft202012Validator, {"uniqueItems": _unique_items})
+_Validator: Any = _extend(Draft202012Validator, {"uniqueItems": _unique_items, "$ref": _reference})

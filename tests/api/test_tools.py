@@ -126,6 +126,12 @@ async def test_what_is_no_tool_is_not_found(client: GraphQLClient, admin: Person
 # -- bad tools
 
 
+def doubling(steps: int) -> dict[str, Any]:
+    """Two to the power of `steps` references to follow."""
+    definitions = {f"d{step}": {"allOf": [{"$ref": f"#/$defs/d{step + 1}"}] * 2} for step in range(steps)}
+    return {"$ref": "#/$defs/d0", "$defs": {**definitions, f"d{steps}": {}}}
+
+
 def nested(depth: int) -> dict[str, Any]:
     schema: dict[str, Any] = {}
     for _ in range(depth):
@@ -174,6 +180,7 @@ def nested(depth: int) -> dict[str, Any]:
             ["inputSchema", "not", "$id"],
         ),
         ({"inputSchema": {"$ref": "#"}}, ["inputSchema"]),
+        ({"inputSchema": doubling(40)}, ["inputSchema"]),
         ({"inputSchema": {"description": "x" * 65_536}}, ["inputSchema"]),
     ],
     ids=lambda value: "" if isinstance(value, dict) else None,
