@@ -263,18 +263,20 @@ class Engine:
 
     async def persist(self, work: Work, write: FencedWrite) -> None:
         """Run a fenced write, again while the database is away and the lease holds."""
+        patience_until = self._patience_until()
         for attempt in range(1_000_000):
             try:
                 async with self.fenced(work.claim) as connection:
                     await write(connection)
                 return
             except Exception as error:
-                if not is_outage(error):
+                if not is_outage(error) or time.monotonic() > patience_until:
                     raise
                 await self._wait_out(work.lease_deadline, attempt, error)
 
     async def append_lines(self, claim: Claim, after_sequence: int, lines: list[NewLine]) -> None:
         """Store log lines; a lost answer is resolved by asking where the cursor is."""
+        patience_until = self._patience_until()
         for attempt in range(1_000_000):
             try:
                 async with self._pool.acquire(timeout=5) as connection:
@@ -284,7 +286,7 @@ class Engine:
                         return
                 raise LeaseLost
             except Exception as error:
-                if not is_outage(error):
+                if not is_outage(error) or time.monotonic() > patience_until:
                     raise
                 held = self._held.get(claim.execution_id)
                 await self._wait_out(held.work.lease_deadline if held else 0.0, attempt, error)
@@ -301,6 +303,10 @@ class Engine:
 
         await self.persist(work, write)
         self._changed(work.claim)
+
+    def _patience_until(self) -> float:
+        """How long errors may pass for an outage: a real one ends the lease before, as it cannot be renewed."""
+        return time.monotonic() + 2 * self._settings.lease_seconds
 
     async def _wait_out(self, lease_deadline: float, attempt: int, error: Exception) -> None:
         """Wait before another try; raises LeaseLost once the lease may be gone."""

@@ -6,12 +6,13 @@ import asyncio
 from datetime import timedelta
 from uuid import UUID
 
+import asyncpg
 import pytest
 
 from adapters import events
 from errors import RateLimitExceeded
-from models import execution_commands
-from models.executions import ExecutionStatus
+from models import execution_commands, leases
+from models.executions import Claim, ExecutionStatus
 from models.ids import new_id
 from models.transaction import unit_of_work
 from tasks import queue
@@ -146,6 +147,36 @@ async def test_more_slots_than_work_and_more_work_than_slots(bench: Bench) -> No
     changes = sorted([(span["started_at"], 1) for span in spans] + [(span["finished_at"], -1) for span in spans])
     running = [sum(change for _, change in changes[: number + 1]) for number in range(len(changes))]
     assert max(running) == 3
+
+
+async def test_claims_that_meet_count_each_other(bench: Bench) -> None:
+    for _ in range(2):
+        await bench.queue({"lines": 1})
+
+    async def claim(connection: asyncpg.Connection) -> Claim | None:
+        return await leases.claim(connection, bench.kind, worker="test", lease_seconds=60, max_running_per_owner=1)
+
+    async def claim_and_commit() -> Claim | None:
+        async with bench.db.acquire() as connection, connection.transaction():
+            return await claim(connection)
+
+    async with bench.db.acquire() as connection:
+        async with connection.transaction():
+            assert await claim(connection) is not None
+            other = asyncio.create_task(claim_and_commit())
+
+            async def waits() -> bool:
+                assert not other.done(), "it did not wait for the first to be counted"
+                return bool(
+                    await bench.db.fetchval(
+                        """SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                           AND wait_event_type = 'Lock' AND wait_event = 'advisory'"""
+                    )
+                )
+
+            await eventually(waits, 5, what="the second claim waiting")
+        assert await other is None, "the cap is reached"
+    await bench.db.execute("DELETE FROM executions WHERE kind = $1", bench.kind)
 
 
 # -- creating

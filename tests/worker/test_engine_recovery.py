@@ -186,10 +186,17 @@ async def test_a_fault_of_a_kind_is_masked_and_ends_the_execution(bench: Bench) 
     assert not any("hunter2" in text or "Traceback" in text for text in shown)
     assert [event["exception"] for event in worker.events("execution_crashed")]
 
-    faulty = await bench.queue({"lines": 2}, {"faulty_effect": True})
+    faulty = await bench.queue({"lines": 2}, {"effect": "faulty"})
     row = await bench.verdict(faulty, FAILED, within=10)
     assert row["failure_code"] == "INTERNAL"
     assert row["lost_workers"] == 0
+
+
+@together
+async def test_a_fault_that_looks_like_an_outage_ends_the_execution_too(bench: Bench) -> None:
+    await bench.worker()
+    row = await bench.verdict(await bench.queue({"effect": "misleading"}), FAILED, within=4 * LEASE_SECONDS)
+    assert (row["failure_code"], row["lost_workers"]) == ("INTERNAL", 0)
 
 
 @together

@@ -84,9 +84,16 @@ class TrivialKind:
             await effect(connection)
             raise RuntimeError("the write of the result is at fault")
 
+        async def misleading_effect(connection: asyncpg.Connection) -> None:
+            await effect(connection)
+            raise FileNotFoundError("an OSError, which could as well be the database's")
+
         for step in steps:
-            if step == {"faulty_effect": True}:
-                return Outcome(ExecutionStatus.SUCCEEDED, write=faulty_effect)
+            match step:
+                case {"effect": "faulty"}:
+                    return Outcome(ExecutionStatus.SUCCEEDED, write=faulty_effect)
+                case {"effect": "misleading"}:
+                    return Outcome(ExecutionStatus.SUCCEEDED, write=misleading_effect)
             outcome = await self._step(work, step)
             if outcome is not None:
                 return outcome
