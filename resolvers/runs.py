@@ -202,14 +202,27 @@ async def count_items(run_id: UUID, dataset_id: UUID) -> int:
     )
 
 
-async def failed_requests(dataset_id: UUID, *, after: int | None, limit: int) -> list[Row]:
+async def failed_requests(
+    dataset_id: UUID, *, after: int | None, before: int | None, backwards: bool, limit: int
+) -> list[Row]:
     """Requests that ended without a page, and why: blocked, disallowed, answered with an error."""
+    direction = "DESC" if backwards else "ASC"
     return await database.rows(
-        """SELECT id, url, failure_reason, failure_detail FROM crawl_requests
-           WHERE dataset_id = $1 AND state = 'FAILED' AND id > $2 ORDER BY id LIMIT $3""",
+        f"""SELECT id, url, failure_reason, failure_detail FROM crawl_requests
+            WHERE dataset_id = $1 AND state = 'FAILED' AND id > $2 AND id < $3 ORDER BY id {direction} LIMIT $4""",  # noqa: S608 - one of two words
         dataset_id,
         after or 0,
+        before if before is not None else 2**63 - 1,
         limit,
+    )
+
+
+async def count_failed_requests(dataset_id: UUID) -> int:
+    """How many there are in all."""
+    return int(
+        await database.value(
+            "SELECT count(*) FROM crawl_requests WHERE dataset_id = $1 AND state = 'FAILED'", dataset_id
+        )
     )
 
 

@@ -163,18 +163,29 @@ class JobRun(Execution, Node):
             node=_item,
         )
 
-    @strawberry.field(description="Requests that ended without a page, and why; forwards only.")
-    async def failed_requests(self, first: First = None, after: After = None) -> Connection[FailedRequest]:
+    @strawberry.field(description="Requests that ended without a page, and why.")
+    async def failed_requests(
+        self, first: First = None, after: After = None, last: Last = None, before: Before = None
+    ) -> Connection[FailedRequest]:
         """One page of them."""
         dataset_id = self.row["dataset_id"]
 
-        async def fetch(limit: int, after_key: Any, _before_key: Any, _backwards: bool) -> list[Row]:
-            return await runs.failed_requests(dataset_id, after=after_key and after_key[0], limit=limit)
+        async def fetch(limit: int, after_key: Any, before_key: Any, backwards: bool) -> list[Row]:
+            return await runs.failed_requests(
+                dataset_id,
+                after=after_key and after_key[0],
+                before=before_key and before_key[0],
+                backwards=backwards,
+                limit=limit,
+            )
 
         return await paginate(
             fetch=fetch,
+            count=lambda: runs.count_failed_requests(dataset_id),
             first=first,
             after=after,
+            last=last,
+            before=before,
             key=BY_POSITION,
             node=lambda row: FailedRequest(url=row["url"], reason=row["failure_reason"], detail=row["failure_detail"]),
         )
