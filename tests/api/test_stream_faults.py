@@ -29,7 +29,7 @@ from schema.requests import OperationRequest
 from tests.api.test_streams import EXECUTION, EXECUTIONS, LOGS, Reader, log_variables
 from tests.conftest import ApiServer
 from tests.factories import Person, new_user
-from tests.harness.client import GraphQLClient, Subscription, open_socket, subscribe
+from tests.harness.client import GraphQLClient, StreamClosed, Subscription, open_socket, subscribe
 from tests.harness.executions import Desk, Hand, numbered, open_desk, run_id, settings_of, uuid_of
 from tests.harness.processes import Api
 from tests.harness.waiting import eventually
@@ -105,28 +105,28 @@ async def test_streams_go_on_without_redis_and_recover(island: Island, owner: Pe
     ):
         await reader.read(log, up_to=1)
         await state.next()
-        await settled(all_states)
+        await all_states.next()
         await island.redis.kill()
         await hand.write("line 2", quietly=True)
         # Nobody is told from here on. The first second goes into noticing.
         await reader.read(log, up_to=2)
-        assert await seconds_until_heard(reader, log, hand) < 1
+        assert min([await seconds_until_heard(reader, log, hand) for _ in range(3)]) < 1
         await island.desk.pool.execute("UPDATE executions SET progress = 50 WHERE id = $1", hand.id)
-        assert (await state.next(1))["execution"]["progress"] == 50
-        assert (await all_states.next(1))["executions"]["progress"] == 50
+        assert (await state.next(3))["execution"]["progress"] == 50
+        await until_progress(all_states, 50)
         # New subscribers are served as well.
         async with subscribe(island.api.ws_url, LOGS, log_variables(hand.id), token=owner.token) as late:
-            await Reader().read(late, up_to=3)
+            await Reader().read(late, up_to=hand.sequence)
 
         await island.redis.restart_immediate()
         await eventually(island.listeners, 10)
-        await hand.write("line 4")
-        await reader.read(log, up_to=4)
-        # Pokes arrive again: twenty lines would take polling ten seconds.
-        async with asyncio.timeout(5):
-            for number in range(5, 25):
-                await hand.write(f"line {number}")
-                await reader.read(log, up_to=number)
+        await hand.write("first after the gap")
+        await reader.read(log, up_to=hand.sequence)
+        # Pokes arrive again: twenty lines would take polling at least ten seconds.
+        async with asyncio.timeout(9):
+            for _ in range(20):
+                await hand.write("one of twenty")
+                await reader.read(log, up_to=hand.sequence)
         await hand.finish()
         await reader.read(log)
 
@@ -153,13 +153,11 @@ async def seconds_until_heard(reader: Reader, log: Subscription, hand: Hand) -> 
     return time.monotonic() - started
 
 
-async def settled(stream: Subscription) -> None:
-    """Read until nothing comes for a moment."""
-    while True:
-        try:
-            await stream.next(0.3)
-        except TimeoutError:
-            return
+async def until_progress(stream: Subscription, progress: int) -> None:
+    """Read what comes of all executions until one has come so far."""
+    async with asyncio.timeout(3):
+        while (await stream.next())["executions"]["progress"] != progress:
+            continue
 
 
 # -- the database
@@ -176,17 +174,17 @@ async def test_streams_outlive_lost_database_connections(api_server: ApiServer, 
     ):
         await reader.read(log, up_to=1)
         await state.next()
-        await settled(all_states)
+        await all_states.next()
         killed = await desk.pool.fetchval(
             """SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
                WHERE datname = current_database() AND application_name = 'switchyard'"""
         )
         assert killed
         await hand.write("line 2")
-        await hand.advance(50)
+        await hand.advance(60)
         await reader.read(log, up_to=2)
-        assert (await state.next())["execution"]["progress"] == 50
-        assert (await all_states.next())["executions"]["progress"] == 50
+        assert (await state.next())["execution"]["progress"] == 60
+        await until_progress(all_states, 60)
 
 
 # -- readers that do not read
@@ -206,32 +204,42 @@ async def test_readers_that_stall_slow_nobody_and_are_caught_up_from_storage(
     api = await api_server.second()
     hand = await desk.started(owner)
     await hand.write("line 1")
+    readers = [Reader() for _ in range(20)]
     async with AsyncExitStack() as stack:
-        stalled = [
-            await stack.enter_async_context(subscribe(api.ws_url, LOGS, log_variables(hand.id), token=owner.token))
-            for _ in range(20)
-        ]
-        readers = [Reader() for _ in stalled]
+
+        async def subscribed(reader: Reader) -> Subscription:
+            variables = log_variables(hand.id, reader.last)
+            return await stack.enter_async_context(subscribe(api.ws_url, LOGS, variables, token=owner.token))
+
+        async def catch_up(reader: Reader, stream: Subscription) -> None:
+            stream.socket.connection.transport.resume_reading()
+            try:
+                await reader.read(stream)
+            except StreamClosed as closed:
+                if closed.code != 1013:  # on a slow machine its ten seconds are over
+                    raise
+                await reader.read(await subscribed(reader))
+
+        stalled = [await subscribed(reader) for reader in readers]
         for reader, stream in zip(readers, stalled, strict=True):
             await reader.read(stream, up_to=1)
             stream.socket.connection.transport.pause_reading()
-        quick = await stack.enter_async_context(subscribe(api.ws_url, LOGS, log_variables(hand.id), token=owner.token))
         quick_reader = Reader()
+        quick = await subscribed(quick_reader)
         before = resident_bytes(api)
-        async with asyncio.timeout(6):
-            while hand.sequence <= 4_000:  # 16 MB, which the stalled ones together would make 320
-                await hand.write(*numbered(hand.sequence + 1, hand.sequence + 16, width=4_000))
+        while hand.sequence < 4_000:  # 16 MB, which for the stalled ones together would be 320
+            await hand.write(*numbered(hand.sequence + 1, hand.sequence + 64, width=4_000), chunk=16)
+            async with asyncio.timeout(5):  # those that stall are given ten
                 await quick_reader.read(quick, up_to=hand.sequence)
         grown = resident_bytes(api) - before
-        assert grown < 96 * MIB, f"{grown / MIB:.0f} MiB for twenty readers that do not read"
+        assert grown < 32 * MIB, f"{grown / MIB:.0f} MiB for twenty readers that do not read"
         await hand.finish()
         await quick_reader.read(quick)
         for stream in stalled[3:]:
             stream.socket.connection.transport.abort()
         async with asyncio.TaskGroup() as group:
             for reader, stream in zip(readers[:3], stalled, strict=False):
-                stream.socket.connection.transport.resume_reading()
-                group.create_task(reader.read(stream))
+                group.create_task(catch_up(reader, stream))
     assert [reader.last for reader in readers[:3]] == [hand.sequence] * 3
 
 
@@ -251,7 +259,7 @@ async def test_socket_whose_token_runs_out_is_closed_and_may_renew_before(
             0
         ]
 
-    short = token(3)
+    short = token(5)
     async with (
         open_socket(api_server.ws_url, token=short) as first,
         open_socket(api_server.ws_url, token=short) as other,
@@ -262,7 +270,7 @@ async def test_socket_whose_token_runs_out_is_closed_and_may_renew_before(
         await ending.next()
         await first.send({"type": "ping", "payload": {"authorization": f"Bearer {token(60)}"}})
         assert (await first.receive())["payload"] == {"renewed": True}
-        assert (await other.closed(6)).code == 4403
+        assert (await other.closed(10)).code == 4403
         await hand.advance(50)
         assert (await renewing.next())["execution"]["progress"] == 50
 
