@@ -310,6 +310,22 @@ async def test_log_that_moves_to_storage_while_it_is_read_stays_whole(
     assert reader.last == 6_000
 
 
+async def test_log_that_ended_and_moved_unseen_is_read_to_its_end(
+    api_server: ApiServer, desk: Desk, owner: Person
+) -> None:
+    hand = await desk.started(owner)
+    await hand.write("line 1")
+    reader = Reader()
+    async with subscribe(api_server.ws_url, LOGS, log_variables(hand.id), token=owner.token) as stream:
+        await reader.read(stream, up_to=1)
+        await hand.write(*numbered(2, 1_200), quietly=True)
+        await hand.finish(quietly=True)
+        await desk.compact(hand.id)
+        await hand.tell_change()
+        await reader.read(stream)
+    assert reader.last == 1_200
+
+
 async def test_client_goes_on_at_another_server(api_server: ApiServer, second: Api, desk: Desk, owner: Person) -> None:
     hand = await desk.started(owner)
     await hand.write(*numbered(1, 100), chunk=9)

@@ -179,14 +179,19 @@ class Hand:
         await self.tell_change()
 
     async def finish(
-        self, status: ExecutionStatus = ExecutionStatus.SUCCEEDED, *, failure: Failure | None = None
+        self,
+        status: ExecutionStatus = ExecutionStatus.SUCCEEDED,
+        *,
+        failure: Failure | None = None,
+        quietly: bool = False,
     ) -> None:
-        """Write the final status."""
+        """Write the final status; `quietly` tells nobody."""
         async with self.desk.pool.acquire() as connection:
             assert await leases.finish(
                 connection, self.claim, status, failure=failure, compact_log_after_seconds=LEASE_SECONDS
             )
-        await self.tell_change()
+        if not quietly:
+            await self.tell_change()
 
     async def tell_change(self) -> None:
         """Say that the row changed."""
