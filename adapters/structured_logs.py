@@ -25,6 +25,7 @@ _SECRET_NAME: Final = re.compile(
     r"password|passwd|secret|token|authorization|cookie|api_?key|credential", re.IGNORECASE
 )
 _URL_PASSWORD: Final = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s:/@]*:)[^\s/]+@", re.IGNORECASE)
+_OWN_HANDLERS: Final = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
 _CHATTY: Final = ("uvicorn", "tortoise", "arq", "asyncio", "httpx", "httpcore", "aiobotocore", "botocore", "scrapy")
 
 
@@ -62,6 +63,12 @@ def set_up_logging(settings: Settings, *, stream: TextIO | None = None) -> None:
             root.removeHandler(previous)
     root.addHandler(handler)
     root.setLevel(level)
+    for name in _OWN_HANDLERS:
+        # A server that was configured before us, as one in a test is, has handlers of its own.
+        library = logging.getLogger(name)
+        library.handlers.clear()
+        library.propagate = True
+        library.setLevel(logging.NOTSET)
     for name in _CHATTY:
         # What they say at INFO, our own events say with an id. At DEBUG somebody wants to hear everything.
         logging.getLogger(name).setLevel(level if level <= logging.DEBUG else max(level, logging.WARNING))

@@ -12,6 +12,7 @@ from playwright.async_api import WebSocketRoute, expect
 
 from tests.browser.conftest import Console
 from tests.harness.processes import run_cli
+from tests.harness.waiting import eventually
 
 pytestmark = pytest.mark.browser
 
@@ -32,7 +33,7 @@ async def test_page_opens_without_asking_any_other_origin(console: Console, tmp_
     assert await console.page.title() == "Switchyard"
     await expect(console.page.get_by_text("Not signed in")).to_be_visible()
     await console.page.wait_for_load_state("networkidle")
-    assert len(console.page.workers) >= 2, "the editors run without their workers"
+    await eventually(lambda: len(console.page.workers) >= 2, 20, what="the editors' workers")
     # An editor without its language shows one colour only.
     await expect(
         console.page.locator(".graphiql-query-editor .mtk1, .graphiql-query-editor .mtk6").first
