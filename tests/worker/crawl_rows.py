@@ -184,7 +184,7 @@ class Crawls:
 @asynccontextmanager
 async def open_crawls(environment: Mapping[str, str]) -> AsyncIterator[asyncpg.Pool]:
     """Everything that the resolvers need, in the environment of a module's programs; yields a pool beside it."""
-    settings = Settings.model_validate({name.lower(): value for name, value in environment.items()})
+    settings = settings_of(environment)
     async with (
         database.connected(settings),
         events.connected(settings),
@@ -194,6 +194,11 @@ async def open_crawls(environment: Mapping[str, str]) -> AsyncIterator[asyncpg.P
         asyncpg.create_pool(settings.database_url.get_secret_value(), min_size=1, max_size=5) as pool,
     ):
         yield pool
+
+
+def settings_of(environment: Mapping[str, str]) -> Settings:
+    """What programs with this environment read from it."""
+    return Settings.model_validate({name.lower(): value for name, value in environment.items()})
 
 
 async def new_crawls(pool: asyncpg.Pool) -> Crawls:

@@ -9,6 +9,7 @@ import io
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -20,8 +21,16 @@ import pytest
 import pytest_asyncio
 from openpyxl import load_workbook
 
+from models.executions import Claim
+from models.ids import new_id
+from models.leases import LeaseLost
+from models.logs import NewLine
 from resolvers import runs
-from tasks.crawl.frontier import MAX_STARTS
+from tasks.crawl.crawl import Crawl, Plan, Progress
+from tasks.crawl.frontier import MAX_STARTS, Size
+from tasks.crawl.kind import KIND
+from tasks.log_writer import LogWriter
+from tasks.work import FencedWrite, Work
 from tests.conftest import Programs, WorkerFactory
 from tests.harness.processes import CLI
 from tests.harness.waiting import eventually
@@ -37,6 +46,7 @@ from tests.worker.crawl_rows import (
     living,
     new_crawls,
     open_crawls,
+    settings_of,
     tree_of,
 )
 from tests.worker.engine import CuttingProxy
@@ -335,6 +345,48 @@ async def test_a_frozen_worker_that_wakes_up_writes_nothing(
     assert not second.events("execution_crashed")
     resumed = [message.startswith("Attempt 2 starts") for message in await crawls.messages(run)]
     assert sum(resumed) == 1
+
+
+class Unrenewed:
+    """The engine's side of a worker whose lease nobody renews."""
+
+    def __init__(self, *, is_lost: bool) -> None:
+        self.is_lost = is_lost
+
+    def fenced(self, claim: Claim) -> AbstractAsyncContextManager[asyncpg.Connection]:
+        raise LeaseLost
+
+    async def persist(self, work: Work, write: FencedWrite) -> None:
+        if self.is_lost:
+            raise LeaseLost
+
+    async def advance(self, work: Work, progress: int, stage: str | None) -> None:
+        pass
+
+    async def append_lines(self, claim: Claim, after_sequence: int, lines: list[NewLine]) -> None:
+        pass
+
+    def announce_lines(self, claim: Claim, last_sequence: int) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("lease_seconds", "is_lost"),
+    [(60.0, True), (1.5, False), (-1.0, False)],
+    ids=["told by the database", "ended by the supervisor", "too late to start"],
+)
+async def test_a_crawl_that_loses_its_lease_says_just_that(
+    settings_env: dict[str, str], lease_seconds: float, is_lost: bool
+) -> None:
+    ledger = Unrenewed(is_lost=is_lost)
+    claim = Claim(new_id(), KIND, new_id(), 1, None, 0, 0, 60.0)
+    log = LogWriter(ledger, claim, head_bytes=2**20, tail_bytes=2**10)
+    now = time.monotonic()
+    work = Work(ledger, claim, log, deadline=now + 60, lease_deadline=now + lease_seconds)
+    plan = Plan(claim.execution_id, claim.execution_id, "catalogue", catalogue_input("http://127.0.0.1:9/"), {})
+    progress = Progress(items=0, pages=0, bytes=0, throttled=0, is_seeded=False, size=Size())
+    with pytest.raises(LeaseLost):
+        await Crawl(settings_of(settings_env), work, plan, progress).run()
 
 
 # -- pages that kill
