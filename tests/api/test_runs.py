@@ -24,8 +24,8 @@ from tests.conftest import ApiServer
 from tests.factories import NOBODYS_ID, Person, new_user
 from tests.harness.client import GraphQLClient, GraphQLFailure
 from tests.harness.executions import Desk, add_items, add_request, open_desk, run_id, settings_of, uuid_of
-from tests.harness.statements import StatementCounter
 from tests.harness.waiting import eventually
+from tests.harness.wire import Wire
 
 MAX_QUEUED = 5
 SETTINGS = {"MAX_QUEUED_PER_USER": str(MAX_QUEUED)}
@@ -510,16 +510,16 @@ async def test_list_of_fifty_runs_costs_at_most_three_statements(
     job = await desk.job(owner)
     for _ in range(50):
         await desk.queued(owner, job=job)
-    async with StatementCounter(settings_env["DATABASE_URL"]) as counter:
-        api = await api_server.second(DATABASE_URL=counter.url)
+    async with Wire(settings_env["DATABASE_URL"]) as wire:
+        api = await api_server.second(DATABASE_URL=wire.url)
         async with GraphQLClient(api.graphql_url) as counted:
 
             async def statements(document: str, variables: dict[str, Any]) -> tuple[int, dict[str, Any]]:
                 # Once before, so that session and types of columns are known.
                 await counted.run(document, variables, token=owner.token)
-                before = counter.count
+                before = wire.count
                 data = await counted.run(document, variables, token=owner.token)
-                return counter.count - before, data
+                return wire.count - before, data
 
             count, data = await statements(JOB_RUNS, {"first": 50})
             runs = [edge["node"] for edge in data["jobRuns"]["edges"]]

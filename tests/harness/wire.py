@@ -1,4 +1,4 @@
-"""Counts what a program asks of PostgreSQL, by standing between the two."""
+"""The wire between a program and PostgreSQL: counts what is asked, and can be cut."""
 
 from __future__ import annotations
 
@@ -10,14 +10,25 @@ from urllib.parse import urlsplit
 _SSL_REQUEST = struct.pack("!II", 8, 80_877_103)  # PostgreSQL, "Message Formats"
 
 
-class StatementCounter:
+class Wire:
     """A proxy before PostgreSQL; `count` is the number of statements with parameters that passed so far."""
 
     def __init__(self, url: str) -> None:
         self._target = urlsplit(url)
         self._server: asyncio.Server | None = None
         self._relays: set[asyncio.Task[None]] = set()
+        self._is_cut = False
         self.count = 0
+
+    def cut(self) -> None:
+        """End all connections and refuse new ones, until `mend`."""
+        self._is_cut = True
+        for relay in self._relays:
+            relay.cancel()
+
+    def mend(self) -> None:
+        """Let connections through again."""
+        self._is_cut = False
 
     @property
     def url(self) -> str:
@@ -27,7 +38,7 @@ class StatementCounter:
         port = self._server.sockets[0].getsockname()[1]
         return self._target._replace(netloc=f"{user}@127.0.0.1:{port}").geturl()
 
-    async def __aenter__(self) -> StatementCounter:
+    async def __aenter__(self) -> Wire:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         return self
 
@@ -39,6 +50,9 @@ class StatementCounter:
         await asyncio.gather(*self._relays, return_exceptions=True)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._is_cut:
+            writer.transport.abort()
+            return
         server_reader, server_writer = await asyncio.open_connection(self._target.hostname, self._target.port or 5432)
         relays = {
             asyncio.create_task(self._requests(reader, server_writer, writer)),
