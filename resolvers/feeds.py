@@ -85,7 +85,7 @@ class Feed:
                     if not await self.read():
                         return
                 except Exception as error:
-                    if not is_outage(error):
+                    if not will_pass(error):
                         raise
                     _log.warning("feed_waits", error=repr(error))
                 await wait_for_news(watcher)
@@ -117,8 +117,7 @@ class Feeds(Generic[_Key, _Feed]):
         if feed is None:
             feed = self._feeds[key] = self._make(key)
             feed.task = asyncio.create_task(feed.run(), name=f"feed-{feed.key}")
-            # Its subscribers raise what it raised; nobody else is to be told.
-            feed.task.add_done_callback(lambda task: task.cancelled() or task.exception())
+            feed.task.add_done_callback(feed.ended)
             _log.debug("feed_opened", feed=str(feed.key))
         feed.subscribers += 1
         try:

@@ -101,20 +101,9 @@ async def refused(client: GraphQLClient, person: Person | None, document: str, *
 
 async def race(desk: Desk, owner: Person, *calls: Coroutine[Any, Any, Any]) -> list[Any]:
     """Results and exceptions of calls that make runs of somebody, all of which are under way before one goes on."""
-    async with desk.pool.acquire() as connection, connection.transaction():
-        await connection.execute(
-            "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"queue:{uuid_of(owner)}"
-        )  # as models/execution_commands.py takes it
+    async with desk.holding_back(owner) as all_wait:
         tasks = [asyncio.create_task(call) for call in calls]
-
-        async def all_wait() -> bool:
-            waiting = await desk.pool.fetchval(
-                """SELECT count(*) FROM pg_stat_activity
-                   WHERE datname = current_database() AND wait_event_type = 'Lock'"""
-            )
-            return bool(waiting == len(tasks))
-
-        await eventually(all_wait, 4)
+        await all_wait(len(tasks))
     return await asyncio.gather(*tasks, return_exceptions=True)
 
 

@@ -19,6 +19,8 @@ from redis.asyncio import Redis
 from adapters import embedded, events
 from adapters.embedded import RedisServer
 from adapters.events import EventBus
+from models.events import LogAppended
+from models.ids import Prefix, encode_id
 from models.permissions import Actor
 from models.users import find_accounts
 from resolvers.tokens import TokenKeys
@@ -29,7 +31,7 @@ from schema.requests import OperationRequest
 from tests.api.test_streams import EXECUTION, EXECUTIONS, LOGS, Reader, log_variables
 from tests.conftest import ApiServer
 from tests.factories import Person, new_user
-from tests.harness.client import GraphQLClient, StreamClosed, Subscription, open_socket, subscribe
+from tests.harness.client import GraphQLClient, GraphQLFailure, StreamClosed, Subscription, open_socket, subscribe
 from tests.harness.executions import Desk, Hand, numbered, open_desk, run_id, settings_of, uuid_of
 from tests.harness.processes import Api
 from tests.harness.waiting import eventually
@@ -189,6 +191,45 @@ async def test_streams_wait_while_the_database_is_away(
             assert (await state.next())["execution"]["progress"] == 60
             await until_progress(all_states, 60)
         await api.stop()
+
+
+async def test_stream_waits_while_all_connections_are_busy(api_server: ApiServer, desk: Desk, owner: Person) -> None:
+    api = await api_server.second(DATABASE_POOL_SIZE="2")
+    hand = await desk.started(owner)
+    job = encode_id(Prefix.JOB, await desk.job(owner))
+    run_job = "mutation($id: ID!) { runJob(input: {jobId: $id}) { run { status } } }"
+    async with (
+        GraphQLClient(api.graphql_url) as client,
+        subscribe(api.ws_url, LOGS, log_variables(hand.id), token=owner.token) as log,
+    ):
+        await hand.write("line 1")
+        await log.next()
+        async with desk.holding_back(owner) as all_wait:
+            calls = [asyncio.create_task(client.run(run_job, {"id": job}, token=owner.token)) for _ in range(2)]
+            await all_wait(2)
+            await hand.write("line 2")
+            await api.wait_event("feed_waits", 4)
+        await asyncio.gather(*calls)
+        assert (await log.next())["logs"]["lastSequence"] == 2
+
+
+async def test_fault_of_our_own_ends_the_stream_and_tells_nothing(
+    api_server: ApiServer, desk: Desk, owner: Person
+) -> None:
+    hand = await desk.started(owner)
+    async with subscribe(api_server.ws_url, LOGS, log_variables(hand.id), token=owner.token) as log:
+        await hand.write("line 1")
+        await log.next()
+        await hand.write("line 2", quietly=True)
+        await desk.pool.execute("ALTER TABLE log_chunks RENAME COLUMN line_count TO other")
+        try:
+            await desk.tell(LogAppended(hand.id, 2))
+            with pytest.raises(GraphQLFailure) as failed:
+                await log.next(4)
+        finally:
+            await desk.pool.execute("ALTER TABLE log_chunks RENAME COLUMN other TO line_count")
+    assert failed.value.code == "INTERNAL_SERVER_ERROR"
+    assert "line_count" not in str(failed.value.errors)
 
 
 # -- readers that do not read

@@ -27,6 +27,7 @@ from settings import Settings
 from tasks import log_compaction
 from tasks.crawl.kind import KIND
 from tests.factories import Person
+from tests.harness.waiting import eventually
 
 LEASE_SECONDS = 3_600.0
 FIRST_TIMESTAMP_MS = 1_750_000_000_000
@@ -125,6 +126,26 @@ class Desk:
         hand = Hand(self, claim)
         await hand.tell_change()
         return hand
+
+    @asynccontextmanager
+    async def holding_back(self, owner: Person) -> AsyncIterator[Callable[[int], Awaitable[None]]]:
+        """Nothing that makes runs of somebody goes on meanwhile; yields what waits until so many are held back."""
+
+        async def all_wait(count: int) -> None:
+            async def is_so() -> bool:
+                waiting = await self.pool.fetchval(
+                    """SELECT count(*) FROM pg_stat_activity
+                       WHERE datname = current_database() AND wait_event_type = 'Lock'"""
+                )
+                return bool(waiting == count)
+
+            await eventually(is_so, 4)
+
+        async with self.pool.acquire() as connection, connection.transaction():
+            await connection.execute(
+                "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"queue:{uuid_of(owner)}"
+            )  # as models/execution_commands.py takes it
+            yield all_wait
 
     async def compact(self, run_id: UUID) -> None:
         """Move a finished log to storage, as workers do after a minute."""
