@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from tasks.executions import Held
 
 CANCEL_POLL_SECONDS: Final = 1.0
+PASSED_OVER_SECONDS: Final = 0.1
+"""A row that its own worker was just writing is tried again so soon: a busy one is locked half of the time."""
+
 _log = structlog.get_logger("switchyard.leases")
 
 
@@ -57,10 +60,13 @@ class Leasekeeper:
                     await self._drop_connection()
                 self._look.clear()
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(tick):
+                    async with asyncio.timeout(self._pause(tick)):
                         await self._look.wait()
         finally:
             await self._drop_connection()
+
+    def _pause(self, tick: float) -> float:
+        return max(0.0, min(tick, self._next_renewal - time.monotonic())) if self._held else tick
 
     async def _beat(self) -> None:
         if not self._held:
@@ -81,6 +87,8 @@ class Leasekeeper:
         # What was given up must run out: renewed, it would be kept from others once more for a whole lease.
         asked = {id: held.work.claim.attempt for id, held in self._held.items() if not held.is_lost}
         renewals = await leases.renew(connection, list(asked.items()), lease_seconds=self._settings.lease_seconds)
+        if not all(renewal.is_extended for renewal in renewals.values()):
+            self._next_renewal = sent_at + PASSED_OVER_SECONDS
         for execution_id, attempt in asked.items():
             held = self._held.get(execution_id)
             if held is None or held.work.claim.attempt != attempt:
