@@ -115,9 +115,11 @@ class TrivialKind:
                 await work.advance(percent, stage=options.get("stage"))
             case {"sleep": seconds}:
                 await asyncio.sleep(seconds)
-            case {"block": seconds}:
+            case {"block": seconds} if work.claim.attempt == 1:
                 time.sleep(seconds)  # noqa: ASYNC251 - the test wants a stuck event loop
             case {"beat": seconds, **options}:
+                if work.claim.attempt == 1:
+                    seconds = options.get("first", seconds)
                 await self._beat(work, seconds, "daring" if options.get("daring") else "")
             case {"stubborn": seconds} if work.claim.attempt == 1:
                 await self._be_stubborn(work, seconds)
