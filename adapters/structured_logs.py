@@ -72,6 +72,9 @@ def set_up_logging(settings: Settings, *, stream: TextIO | None = None) -> None:
     for name in _CHATTY:
         # What they say at INFO, our own events say with an id. At DEBUG somebody wants to hear everything.
         logging.getLogger(name).setLevel(level if level <= logging.DEBUG else max(level, logging.WARNING))
+    for name in ("uvicorn", "websockets"):
+        # At DEBUG they write out frames, and the first frame of a socket holds a token.
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))
     logging.captureWarnings(True)
 
 
