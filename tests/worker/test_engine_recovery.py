@@ -71,10 +71,10 @@ async def test_a_frozen_worker_writes_nothing_after_it_wakes(bench: Bench) -> No
     stubborn = await bench.queue({"stubborn": 60}, {"lines": 90, "every": 0.1}, {"progress": 77, "stage": "END"})
     await bench.until_line(beating, "attempt 1 beat 20")
     await bench.until(stubborn, status=RUNNING)
+    second = await bench.worker()
     first.freeze()
     frozen_at = await bench.clock()
     lease_until = (await bench.row(beating))["lease_until"]
-    second = await bench.worker()
     for execution in (beating, stubborn):
         again_at = await bench.until(execution, status=RUNNING, attempt=2, within=RECOVERY_SECONDS + 2)
         assert again_at - frozen_at <= timedelta(seconds=RECOVERY_SECONDS)
