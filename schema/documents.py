@@ -38,6 +38,7 @@ from errors import SwitchyardError, ValidationFailed
 from schema.errors import FormattedError, shape_refusal
 from schema.guards import Cost, Limits, measure
 from schema.literals import unstorable_literal
+from schema.plans import Plans
 from settings import Settings
 
 _log = structlog.get_logger("switchyard.graphql")
@@ -90,6 +91,7 @@ class Operation:
     cost: Cost
     shared_variables: tuple[str, ...]
     """Variables used anywhere but in the arguments of the root field: what a shared event's answer depends on."""
+    plans: Plans
 
     @property
     def variable_names(self) -> frozenset[str]:
@@ -194,7 +196,7 @@ class OperationCache:
         )
         if faults:
             raise _Refused([shape_refusal(fault, request_id=None, document=document) for fault in faults])
-        return _operations(self.schema, document)
+        return _operations(self.schema, document, len(query))
 
 
 class _Refused(Exception):
@@ -211,28 +213,29 @@ def _of_request(error: FormattedError, request_id: str | None) -> FormattedError
     return {**error, "extensions": {**error["extensions"], "requestId": request_id}}
 
 
-def _operations(schema: GraphQLSchema, document: DocumentNode) -> Mapping[str, Operation]:
+def _operations(schema: GraphQLSchema, document: DocumentNode, characters: int) -> Mapping[str, Operation]:
     fragments = {
         definition.name.value: definition
         for definition in document.definitions
         if isinstance(definition, FragmentDefinitionNode)
     }
     details = {name: FragmentDetails(definition) for name, definition in fragments.items()}
+    definitions = [each for each in document.definitions if isinstance(each, OperationDefinitionNode)]
     operations: dict[str, Operation] = {}
-    for definition in document.definitions:
-        if isinstance(definition, OperationDefinitionNode):
-            name = definition.name.value if definition.name else None
-            operations[name or ""] = Operation(
-                definition=definition,
-                name=name,
-                kind=definition.operation,
-                fragment_definitions=fragments,
-                fragments=details,
-                cost=Cost(schema, definition, fragments),
-                shared_variables=_shared_variables(definition, fragments)
-                if definition.operation is OperationType.SUBSCRIPTION
-                else (),
-            )
+    for definition in definitions:
+        name = definition.name.value if definition.name else None
+        operations[name or ""] = Operation(
+            definition=definition,
+            name=name,
+            kind=definition.operation,
+            fragment_definitions=fragments,
+            fragments=details,
+            cost=Cost(schema, definition, fragments),
+            shared_variables=_shared_variables(definition, fragments)
+            if definition.operation is OperationType.SUBSCRIPTION
+            else (),
+            plans=Plans(definition, characters=characters // len(definitions)),
+        )
     return operations
 
 

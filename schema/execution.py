@@ -16,10 +16,12 @@ from typing import Any, Final, NamedTuple, cast
 import orjson
 import strawberry
 import structlog
-from graphql import OperationType
+from graphql import GraphQLList, GraphQLObjectType, GraphQLOutputType, GraphQLResolveInfo, OperationType, Undefined
 from graphql.execution import ExecutionResult, create_source_event_stream
+from graphql.execution.collect_fields import FieldDetailsList
 from graphql.execution.executor import Executor, default_field_resolver, default_type_resolver
 from graphql.execution.values import VariableValues, get_variable_values
+from graphql.pyutils import Path
 from strawberry.execution import optimized_is_awaitable
 
 from errors import ServiceUnavailable, ValidationFailed
@@ -28,6 +30,7 @@ from schema.context import Context
 from schema.documents import Operation, OperationCache, RequestRefused
 from schema.errors import FormattedError, shape_exception, shape_failure, shape_refusal
 from schema.guards import refuse_costly
+from schema.plans import SEQUENCES, Plan, Plans, plan_of
 from schema.requests import OperationRequest
 from settings import Settings
 
@@ -121,7 +124,7 @@ class Operations:
             refuse_costly(context.cost, self.cache.limits)
         except ValidationFailed as error:
             raise RequestRefused.because_of(error, context.request_id) from None
-        return Executor(
+        return PlannedExecutor(
             self._schema,
             operation.fragment_definitions,
             operation.fragments,
@@ -134,6 +137,7 @@ class Operations:
             default_field_resolver,
             is_awaitable=cast(Any, optimized_is_awaitable),
             hide_suggestions=self.cache.hides_suggestions,
+            plans=operation.plans,
         )
 
     def _variable_values(self, operation: Operation, variables: dict[str, Any], context: Context) -> VariableValues:
@@ -208,6 +212,73 @@ class Operations:
                 del event.encodings[key]
             done.set()
         return encoded
+
+
+class PlannedExecutor(Executor[Any]):
+    """graphql-core's executor, which completes by plan what can be completed so."""
+
+    def __init__(self, *arguments: Any, plans: Plans, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._plans = plans
+        self._known = plans.variant(self.variable_values.coerced)
+
+    def complete_object_value(
+        self,
+        return_type: GraphQLObjectType,
+        field_details_list: FieldDetailsList,
+        info: GraphQLResolveInfo[Any],
+        path: Path,
+        result: Any,
+        position_context: Any,
+    ) -> Any:
+        """By plan; a selection is compiled when it is met for the second time."""
+        plan = plan_of(self, self._plans, self._known, return_type, field_details_list, at_once=False)
+        if plan is not None:
+            data = self._try(plan, result)
+            if data is not Undefined:
+                return self._completed(plan, data, return_type, result, path) if plan.rest else data
+        return super().complete_object_value(return_type, field_details_list, info, path, result, position_context)
+
+    def complete_list_value(
+        self,
+        return_type: GraphQLList[GraphQLOutputType],
+        field_details_list: FieldDetailsList,
+        info: GraphQLResolveInfo[Any],
+        path: Path,
+        result: Any,
+        position_context: Any,
+    ) -> Any:
+        """By plan, if the items are plain throughout."""
+        if type(result) in SEQUENCES:
+            plan = plan_of(self, self._plans, self._known, return_type, field_details_list, at_once=len(result) > 1)
+            if plan is not None:
+                data = self._try(plan, result)
+                if data is not Undefined:
+                    return data
+        return super().complete_list_value(return_type, field_details_list, info, path, result, position_context)
+
+    def _try(self, plan: Plan, value: Any) -> Any:
+        """The value completed, or Undefined."""
+        try:
+            data = plan.run(value)
+        except Exception:  # noqa: BLE001 - nothing is lost: graphql-core meets the same fault and reports it
+            self._plans.given_up += 1
+            return Undefined
+        self._plans.completed += 1
+        return data
+
+    def _completed(self, plan: Plan, data: dict[str, Any], type_: GraphQLObjectType, source: Any, path: Path) -> Any:
+        """The data with the fields that the plan left out, now or to be awaited."""
+        rest: Any = self.execute_fields(type_, source, path, plan.rest, None)
+        if not self.is_awaitable(rest):
+            data.update(rest)
+            return data
+
+        async def complete() -> dict[str, Any]:
+            data.update(await rest)
+            return data
+
+        return complete()
 
 
 def encode(payload: dict[str, Any], request_id: str | None) -> bytes:
