@@ -156,9 +156,14 @@ class Engine:
         try:
             if work.claim.attempt > 1:
                 await work.log.info(f"Attempt {work.claim.attempt} starts on {self.worker}.")
-            await self._finish(work, await self._outcome(held))
+            outcome = await self._outcome(held)
+            if work.has_strays and outcome.status is ExecutionStatus.CANCELLED:
+                outcome = Outcome.failed(
+                    FailureCode.INTERNAL, "Its processes could not be ended; the operator has to look at the worker."
+                )
+            await self._finish(work, outcome)
         except (LeaseLost, asyncio.CancelledError):
-            if held.is_handed_back:
+            if held.is_handed_back and not work.has_strays:
                 await self._hand_back(work)
             else:
                 _log.warning("lease_lost", execution_id=str(work.id), attempt=work.claim.attempt)

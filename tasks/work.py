@@ -17,7 +17,7 @@ from uuid import UUID
 import asyncpg
 
 from adapters import processes
-from adapters.processes import Limits, ProcessTree
+from adapters.processes import Limits, ProcessTree, TreeStillAlive
 from models.executions import Claim, ExecutionStatus, Failure, FailureCode
 from tasks.log_writer import LogWriter
 
@@ -90,6 +90,8 @@ class Work:
         self.log = log
         self.cancel_requested = asyncio.Event()
         self.is_draining = False
+        self.has_strays = False
+        """Whether processes of this attempt may still live: then it is neither CANCELLED nor handed back."""
         self.lease_deadline = lease_deadline
         self._ledger = ledger
         self._deadline = deadline
@@ -135,12 +137,17 @@ class Work:
         self, argv: Sequence[str], *, env: Mapping[str, str], cwd: str | Path, limits: Limits = DEFAULT_LIMITS
     ) -> AsyncIterator[ProcessTree]:
         """Start a process tree that cannot outlive the lease; leaving the block kills it."""
-        async with processes.spawn(argv, env=env, cwd=cwd, deadline=self.lease_deadline, limits=limits) as tree:
-            self._trees.add(tree)
-            try:
-                yield tree
-            finally:
-                self._trees.discard(tree)
+        try:
+            async with processes.spawn(argv, env=env, cwd=cwd, deadline=self.lease_deadline, limits=limits) as tree:
+                self._trees.add(tree)
+                try:
+                    yield tree
+                finally:
+                    self._trees.discard(tree)
+        except (TreeStillAlive, asyncio.CancelledError) as error:
+            # A cancellation wins over the bad news, and carries it as its cause.
+            self.has_strays |= isinstance(error, TreeStillAlive) or isinstance(error.__cause__, TreeStillAlive)
+            raise
 
     def renew(self, lease_deadline: float) -> None:
         """The lease holds until then: let the process trees live as long."""
