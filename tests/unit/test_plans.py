@@ -169,6 +169,11 @@ class Query:
         return found
 
     @strawberry.field
+    def rows(self, info: strawberry.Info) -> list[Branch | None] | None:
+        found: list[Branch | None] = info.context["rows"]
+        return found
+
+    @strawberry.field
     def named(self, info: strawberry.Info) -> list[Named] | None:
         found: list[Named] | None = info.context["named"]
         return found
@@ -328,6 +333,7 @@ class Values:
             "branch": self.value(self.branch),
             "branches": self.value(lambda: self.many(self.branch)),
             "leaves": self.value(lambda: self.many(self.leaf)),
+            "rows": self.value(lambda: self.many(self.branch)),
             "named": self.value(lambda: self.many(self.named)),
             "either": self.value(lambda: self.many(self.chance.choice([self.leaf_of_ours, self.twig]))),
         }
@@ -496,6 +502,57 @@ def test_plans_answer_as_the_stock_executor_does() -> None:
     gc.collect()
     assert tally["completed"] > 300
     assert tally["given_up"] > 100
+
+
+# Each of these in the place of each attribute: what chance finds rarely, and each guard of a plan must refuse.
+ODD: list[Callable[[], Any]] = [
+    *(lambda make=make, seed=seed: make(Values(seed, 0.0)) for make in FAULTS for seed in range(3)),
+    *(lambda value=value: value for value in (True, False, 0, 2**31, -(2**31) - 1, 2**53, -(2**70))),
+    *(lambda value=value: value for value in (float("nan"), float("inf"), 1.0, 1.5, 10**400)),
+    *(lambda value=value: value for value in ("", "low", "RED", b"bytes", Colour.RED, Colour.BLUE, Grade.HIGH, 1, [2])),
+    lambda: MOMENT.replace(tzinfo=None),
+    lambda: MOMENT.astimezone(timezone(timedelta(hours=5))),
+    lambda: strawberry.cast(Branch, Values(0, 0.0).twig()),
+    lambda: [strawberry.cast(Branch, Values(0, 0.0).twig())],
+    lambda: [Everything()],
+    lambda: [RuntimeError("in a list")],
+    lambda: [[None, Undefined, 2**31, "7"]],
+]
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")  # the stock executor's, too
+@pytest.mark.parametrize(
+    ("root", "make", "selection"),
+    [
+        ("leaves", lambda: Values(1, 0.0).leaf_of_ours(), "{ %s }"),
+        (
+            "rows",
+            lambda: Values(1, 0.0).branch(),
+            "{ id name leaf { __typename } leaves { __typename } rare { __typename } other { __typename id }"
+            " others { __typename } twigs { __typename } branches { __typename } } # %s",
+        ),
+        ("rows", lambda: Values(1, 0.0).branch(), "{ id either { __typename } leaf { text } %s: told } "),
+    ],
+    ids=["leaves", "branches", "beside"],
+)
+def test_each_odd_value_in_each_place_has_the_stock_executors_answer(
+    root: str, make: Callable[[], Any], selection: str
+) -> None:
+    for name in vars(make()):
+        document = f"{{ {root} {selection % name}\n }}"
+
+        def roots(name: str = name) -> dict[str, Any]:
+            rows = [make() for _ in ODD]
+            for row, odd in zip(rows, ODD, strict=True):
+                setattr(row, name, odd())
+            return {root: rows}
+
+        plans = plans_of(document, characters=10_000)
+        expected = answer(document, roots(), {}, None)
+        for _ in range(2):
+            assert answer(document, roots(), {}, plans) == expected, name
+        assert plans.completed > 0
+    gc.collect()
 
 
 # -- what is compiled, and what is not
