@@ -177,12 +177,12 @@ def job_of(row: Row) -> Job:
     )
 
 
-def job_of_run(row: Row, _context: Context) -> Job:
-    """The job in a row of `models.execution_rows`; its owner is loaded when asked for."""
+def job_of_run(row: Row, tool: Tool) -> Job:
+    """The job in a row of `models.execution_rows`, with the tool in it; its owner is loaded when asked for."""
     return Job(
         id=strawberry.ID(encode_id(Prefix.JOB, row["job_id"])),
         name=row["job_name"],
-        tool=tool_of(row),
+        tool=tool,
         created_at=row["job_created_at"],
         updated_at=row["job_updated_at"],
         key=row["job_id"],

@@ -395,6 +395,7 @@ class RunsMutation:
 @register_kind(KIND)
 def run_of(row: Row, context: Context) -> JobRun:
     """The run in a row of `models.execution_rows`."""
+    tool = tool_of_run(row)
     return JobRun(
         id=strawberry.ID(encode_id(Prefix.RUN, row["id"])),
         trigger=RunTrigger(row["trigger"]),
@@ -406,8 +407,8 @@ def run_of(row: Row, context: Context) -> JobRun:
         requests_blocked=BigInt(row["requests_blocked"]),
         requests_disallowed=BigInt(row["requests_robots"]),
         requests_throttled=BigInt(row["requests_throttled"]),
-        job=job_of_run(row, context),
-        tool=tool_of_run(row),
+        job=job_of_run(row, tool),
+        tool=tool,
         retry_of_id=_run_id(row["retry_of_id"]),
         resumed_from_id=_run_id(row["resumed_from_id"]),
         **common(row, context),
