@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -28,7 +29,7 @@ from settings import Settings
 
 CHECK_TIMEOUT_SECONDS: Final = 2.0
 KEPT_SECONDS: Final = 1.0
-_PROBE_KEY: Final = "health/probe"
+_PROBE_PREFIX: Final = "health/probe/"
 
 _log = structlog.get_logger("switchyard.health")
 
@@ -110,7 +111,10 @@ class Health:
             await connection.close(timeout=CHECK_TIMEOUT_SECONDS)
 
     async def _files(self) -> None:
-        await self._storage().head(_PROBE_KEY)
+        # Not a look at one object: S3 says the same of one that is missing and of a missing bucket.
+        async with aclosing(self._storage().list(_PROBE_PREFIX)) as objects:
+            async for _ in objects:
+                return
 
 
 async def _redis() -> None:

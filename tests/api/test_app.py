@@ -90,7 +90,7 @@ async def test_named_origin_may_read_answers(client: GraphQLClient) -> None:
     answer = await client.raw(TYPENAME, headers={"Origin": APP_ORIGIN})
     assert answer.headers["Access-Control-Allow-Origin"] == APP_ORIGIN
     assert answer.headers["Access-Control-Allow-Credentials"] == "true"
-    assert {"X-Request-ID", "Retry-After", "RateLimit"} <= set(
+    assert {"X-Request-ID", "Retry-After", "RateLimit", "Content-Range", "Content-Disposition"} <= set(
         answer.headers["Access-Control-Expose-Headers"].split(", ")
     )
 

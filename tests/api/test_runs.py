@@ -18,6 +18,8 @@ from adapters import events, storage
 from models.executions import ExecutionStatus, Failure, FailureCode
 from models.ids import Prefix, decode_id, encode_id, new_id
 from models.jobs import FileFormat
+from models.permissions import Actor
+from resolvers import runs
 from tasks.crawl import outputs
 from tasks.queue import queue_name
 from tests.conftest import ApiServer
@@ -633,3 +635,9 @@ async def test_node_is_a_run_to_whoever_may_see_it(
     document = "query($id: ID!) { node(id: $id) { __typename ... on Execution { progress } } }"
     data = await client.run(document, {"id": run_id(mine)}, token=owner.token)
     assert data["node"] == {"__typename": "JobRun", "progress": 0}
+
+
+async def test_without_the_first_gate_nobody_still_sees_nothing(desk: Desk, owner: Person) -> None:
+    await desk.queued(owner)
+    assert await runs.page(Actor(), limit=10) == []
+    assert await runs.count(Actor()) == 0
