@@ -14,6 +14,7 @@ from enum import StrEnum
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -31,6 +32,22 @@ class StorageBackend(StrEnum):
 
     LOCAL = "local"
     S3 = "s3"
+
+
+class BuildRunnerKind(StrEnum):
+    """What isolates builds."""
+
+    SANDBOX = "sandbox"
+    DOCKER = "docker"
+    KUBERNETES = "kubernetes"
+
+
+class SmtpSecurity(StrEnum):
+    """How the connection to the mail server is protected."""
+
+    STARTTLS = "starttls"
+    TLS = "tls"
+    NONE = "none"
 
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
@@ -123,6 +140,80 @@ class Settings(BaseSettings):
     max_jobs_per_user: int = Field(1_000, ge=1, description="Jobs that one user may have")
     crawl_memory_megabytes: int = Field(1_024, ge=128, description="Memory of one crawl process")
 
+    # -- projects and builds
+    build_runner: BuildRunnerKind = Field(
+        BuildRunnerKind.SANDBOX, description="sandbox (bubblewrap on the worker's machine), docker or kubernetes"
+    )
+    worker_build_slots: int = Field(2, ge=0, le=64, description="Builds that one worker runs at once")
+    max_builds_per_user: int = Field(2, ge=1, description="Builds of one user at once; the rest wait in order")
+    max_projects_per_user: int = Field(100, ge=1, description="Projects that one user may have")
+    build_timeout_seconds: int = Field(600, ge=5, le=86_400, description="Longest build, from its start to its end")
+    build_clone_seconds: int = Field(120, ge=1, description="Longest clone")
+    build_install_seconds: int = Field(300, ge=1, description="Longest installation of dependencies")
+    build_command_seconds: int = Field(480, ge=1, description="Longest run of the build command")
+    build_upload_seconds: int = Field(180, ge=1, description="Longest upload of the output")
+    build_memory_megabytes: int = Field(2_048, ge=64, description="Memory of one build, all of its processes together")
+    build_processes: int = Field(512, ge=16, description="Processes and threads of one build")
+    build_disk_megabytes: int = Field(4_096, ge=16, description="Disk that the checkout of one build may take")
+    build_output_megabytes: int = Field(500, ge=1, description="Largest output of a build")
+    build_output_files: int = Field(20_000, ge=1, description="Files in the output of a build")
+    build_log_megabytes: int = Field(64, ge=1, description="Text that a build may print before it is stopped")
+    build_cache_megabytes: int = Field(
+        1_024, ge=0, description="Dependency cache of one project on one worker; 0 keeps none"
+    )
+    build_uid: int = Field(
+        61_000, ge=1_000, le=2**31, description="First of the user ids that builds get when the worker runs as root"
+    )
+    build_tool_paths: CommaSeparated = Field(
+        (), description="Folders outside /usr that builds may read, such as a Node.js in /opt, comma separated"
+    )
+    build_allowed_hosts: CommaSeparated = Field(
+        (), description="host:port pairs that builds and clones may reach although their address is not public"
+    )
+    build_egress_megabytes: int = Field(4_096, ge=1, description="Data that one build may send and receive")
+    build_image: str = Field("node:22-bookworm", description="Image of builds, for docker and kubernetes")
+    build_proxy_url: str | None = Field(
+        None, description="Where containers reach `switchyard egress-proxy`; without it they have no network"
+    )
+    docker_host: str = Field("unix:///var/run/docker.sock", description="Docker Engine for builds")
+    docker_network: str | None = Field(None, description="Internal network that builds share with the egress proxy")
+    kubernetes_url: str = Field("https://kubernetes.default.svc", description="API server for builds")
+    kubernetes_namespace: str = Field("switchyard-builds", description="Namespace of build jobs")
+    kubernetes_token_file: Path = Field(
+        Path("/var/run/secrets/kubernetes.io/serviceaccount/token"), description="File with the bearer token"
+    )
+    kubernetes_ca_file: Path | None = Field(
+        Path("/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"), description="File with the cluster's certificate"
+    )
+    kubernetes_runtime_class: str | None = Field(None, description="Runtime class of build pods, such as gvisor")
+    git_protocols: CommaSeparated = Field(("https",), description="Protocols that repositories may use: https, http")
+    git_max_megabytes: int = Field(500, ge=1, description="Largest checkout of a repository")
+
+    # -- sites
+    sites_domain: str = Field(
+        "localhost",
+        pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:\d{1,5})?$",
+        description="Sites are <project>.<this>; in production a domain of its own, apart from the API's",
+    )
+    site_cache_megabytes: int = Field(64, ge=0, description="Memory per process for files of sites")
+
+    # -- GitHub
+    github_url: str = Field("https://github.com", description="GitHub, or a GitHub Enterprise Server")
+    github_api_url: str = Field("https://api.github.com", description="Its API; https://host/api/v3 for Enterprise")
+    github_client_id: str | None = Field(None, description="OAuth app: client id")
+    github_client_secret: SecretStr | None = Field(None, description="OAuth app: client secret")
+    github_webhook_secret: SecretStr | None = Field(
+        None, description="Secret of webhooks; without it /webhooks/github refuses everything"
+    )
+
+    # -- mail
+    smtp_host: str | None = Field(None, description="Mail server; without one mail goes to DATA_DIR/mail")
+    smtp_port: int = Field(587, ge=1, le=65_535, description="Port of the mail server")
+    smtp_security: SmtpSecurity = Field(SmtpSecurity.STARTTLS, description="starttls, tls or none")
+    smtp_username: str | None = Field(None, description="User name at the mail server")
+    smtp_password: SecretStr | None = Field(None, description="Password at the mail server")
+    mail_from: str = Field("Switchyard <switchyard@localhost>", description="Sender of mail")
+
     # -- limits of the GraphQL surface
     max_body_bytes: int = Field(1_048_576, ge=1_024, description="Largest HTTP body of an operation")
     body_timeout_seconds: float = Field(30.0, gt=0, le=600, description="How long a request may take to arrive")
@@ -134,7 +225,15 @@ class Settings(BaseSettings):
     max_subscriptions_per_socket: int = Field(50, ge=1, description="Subscriptions on one WebSocket")
     max_sockets_per_user: int = Field(20, ge=1, description="WebSockets of one user on one process")
 
-    @field_validator("allowed_origins", "trusted_proxies", "crawl_allowed_hosts", mode="before")
+    @field_validator(
+        "allowed_origins",
+        "trusted_proxies",
+        "crawl_allowed_hosts",
+        "build_allowed_hosts",
+        "build_tool_paths",
+        "git_protocols",
+        mode="before",
+    )
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
@@ -157,7 +256,22 @@ class Settings(BaseSettings):
             ip_network(proxy, strict=False)
         return value
 
-    @field_validator("base_url")
+    @field_validator("git_protocols")
+    @classmethod
+    def _protocols_are_known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or not set(value) <= {"https", "http"}:
+            raise ValueError("must be https, or https,http")
+        return value
+
+    @field_validator("build_tool_paths")
+    @classmethod
+    def _tool_paths_are_absolute(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for path in value:
+            if not Path(path).is_absolute() or ".." in Path(path).parts or path == "/":
+                raise ValueError(f"{path!r} is no absolute path of a folder")
+        return value
+
+    @field_validator("base_url", "github_url", "github_api_url")
     @classmethod
     def _no_trailing_slash(cls, value: str) -> str:
         if not value.startswith(("http://", "https://")):
@@ -178,7 +292,15 @@ class Settings(BaseSettings):
             raise ValueError("BASE_URL must be https in production")
         if self.storage_backend is StorageBackend.S3 and not (self.s3_access_key_id and self.s3_secret_access_key):
             raise ValueError("S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY are needed with STORAGE_BACKEND=s3")
+        if self.is_production and self.sites_domain.partition(":")[0] == (urlsplit(self.base_url).hostname or ""):
+            raise ValueError("SITES_DOMAIN must not be the host of BASE_URL: sites are other people's code")
         return self
+
+    def site_url(self, label: str) -> str:
+        """Where a site is: `label` under the sites' domain, with the scheme, and if need be the port, of the API."""
+        base = urlsplit(self.base_url)
+        port = f":{base.port}" if base.port and ":" not in self.sites_domain else ""
+        return f"{base.scheme}://{label}.{self.sites_domain}{port}"
 
     @property
     def is_production(self) -> bool:

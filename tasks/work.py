@@ -134,11 +134,19 @@ class Work:
 
     @asynccontextmanager
     async def spawn(
-        self, argv: Sequence[str], *, env: Mapping[str, str], cwd: str | Path, limits: Limits = DEFAULT_LIMITS
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: str | Path,
+        limits: Limits = DEFAULT_LIMITS,
+        pass_fds: Sequence[int] = (),
     ) -> AsyncIterator[ProcessTree]:
         """Start a process tree that cannot outlive the lease; leaving the block kills it."""
         try:
-            async with processes.spawn(argv, env=env, cwd=cwd, deadline=self.lease_deadline, limits=limits) as tree:
+            async with processes.spawn(
+                argv, env=env, cwd=cwd, deadline=self.lease_deadline, limits=limits, pass_fds=pass_fds
+            ) as tree:
                 self._trees.add(tree)
                 try:
                     yield tree
