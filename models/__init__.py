@@ -1,16 +1,27 @@
 """Tables, invariants, state transitions and queries. Tortoise finds the models through this module."""
 
 from models.audit import AuditEvent
+from models.connections import OAuthConnection
+from models.deployments import Deployment
 from models.executions import Execution, ExecutionEvent, LogChunk, QueueTurn
 from models.idempotency import IdempotencyKey
 from models.jobs import CrawlRequest, Item, Job, JobRun, OutputFile
+from models.notifications import Notification, Preferences
+from models.outbox import OutboxMessage
+from models.projects import DeployHook, EnvironmentVariable, Project
 from models.sessions import Session
+from models.sites import DeploymentFile, SiteAlias, SiteBlob, SitePublication
 from models.tools import Tool
 from models.users import User
+from models.webhooks import WebhookDelivery, WebhookEffect
 
 __all__ = [
     "AuditEvent",
     "CrawlRequest",
+    "DeployHook",
+    "Deployment",
+    "DeploymentFile",
+    "EnvironmentVariable",
     "Execution",
     "ExecutionEvent",
     "IdempotencyKey",
@@ -18,9 +29,19 @@ __all__ = [
     "Job",
     "JobRun",
     "LogChunk",
+    "Notification",
+    "OAuthConnection",
+    "OutboxMessage",
     "OutputFile",
+    "Preferences",
+    "Project",
     "QueueTurn",
     "Session",
+    "SiteAlias",
+    "SiteBlob",
+    "SitePublication",
     "Tool",
     "User",
+    "WebhookDelivery",
+    "WebhookEffect",
 ]

@@ -89,7 +89,10 @@ class Claim:
 
 
 class Execution(Model):
-    """One piece of work; what its kind adds is in the kind's own table under the same id."""
+    """One piece of work; what its kind adds is in the kind's own table under the same id.
+
+    Executions with the same `turn_key` run one at a time, in the order they were asked for.
+    """
 
     id = fields.UUIDField(primary_key=True, default=new_id)
     kind = fields.CharField(max_length=16)
@@ -120,6 +123,7 @@ class Execution(Model):
     failure_exit_code = fields.IntField(null=True)
     failure_signal = fields.SmallIntField(null=True)
     failure_retryable = fields.BooleanField(default=False)
+    turn_key = fields.CharField(max_length=200, null=True)
     log_sequence = fields.BigIntField(default=0)
     log_bytes = fields.BigIntField(default=0)
     log_object: fields.JSONField[dict[str, object]] = fields.JSONField(null=True)
@@ -154,6 +158,7 @@ class Execution(Model):
             ),
             Index(fields=("owner_id", "kind", "id"), name="executions_owner"),
             Index(fields=("log_compaction_after",), name="executions_log_compaction"),
+            Index(fields=("turn_key", "queued_at"), name="executions_turns"),
         )
 
 

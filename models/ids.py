@@ -32,6 +32,12 @@ class Prefix(StrEnum):
     ITEM = "item"
     FILE = "file"
     AUDIT_EVENT = "aud"
+    PROJECT = "prj"
+    DEPLOYMENT = "dep"
+    DEPLOY_HOOK = "hook"
+    VARIABLE = "var"
+    WEBHOOK_DELIVERY = "dlv"
+    NOTIFICATION = "ntf"
 
 
 class MalformedId(ValueError):
