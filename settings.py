@@ -120,7 +120,7 @@ class Settings(BaseSettings):
     sweep_seconds: float = Field(2.0, ge=0.2, le=30, description="How often workers look for lost work")
     max_attempts: int = Field(3, ge=1, le=10, description="Starts of an execution whose workers are lost")
     max_queued_per_user: int = Field(1_000, ge=1, description="Executions one user may have waiting")
-    max_running_per_user: int = Field(4, ge=1, description="Executions of one kind that run at once for one user")
+    max_running_per_user: int = Field(4, ge=1, description="Crawls that run at once for one user")
     log_head_bytes: int = Field(16 * 2**20, ge=65_536, description="Log kept from the start of an execution")
     log_tail_bytes: int = Field(2**20, ge=8_192, description="Log kept from the end once the head is full")
     log_compact_after_seconds: float = Field(60.0, ge=0, description="A finished log moves to storage after so long")

@@ -32,8 +32,12 @@ async def create(
     timeout_seconds: float,
     max_attempts: int,
     max_queued: int,
+    turn_key: str | None = None,
 ) -> None:
-    """Put an execution into the queue; raises RateLimitExceeded when the owner has `max_queued` waiting."""
+    """Put an execution into the queue; raises RateLimitExceeded when the owner has `max_queued` waiting.
+
+    Those that share a `turn_key` run one after the other, in this order.
+    """
     # The lock is per owner and ends with the transaction; without it two requests could both pass the count.
     await database.rows("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"queue:{owner_id}")
     waiting = await database.value(
@@ -48,8 +52,10 @@ async def create(
     await database.rows(
         """WITH created AS (
                INSERT INTO executions (id, kind, owner_id, requested_by_id, status, progress, attempt, lost_workers,
-                   max_attempts, timeout_seconds, worked_seconds, queued_at, failure_retryable, log_sequence, log_bytes)
-               VALUES ($1, $2, $3, $4, 'QUEUED', 0, 0, 0, $5, $6, 0, now(), false, 0, 0)
+                   max_attempts, timeout_seconds, worked_seconds, queued_at, failure_retryable, log_sequence, log_bytes,
+                   turn_key)
+               -- Not now(): of two that share a turn, the one that had the lock first comes first.
+               VALUES ($1, $2, $3, $4, 'QUEUED', 0, 0, 0, $5, $6, 0, clock_timestamp(), false, 0, 0, $7)
            )
            INSERT INTO execution_events (execution_id, at, status, attempt, user_id)
            VALUES ($1, now(), 'QUEUED', 0, $4)""",
@@ -59,6 +65,7 @@ async def create(
         requested_by,
         max_attempts,
         timeout_seconds,
+        turn_key,
     )
 
 

@@ -158,7 +158,10 @@ class Execution(Model):
             ),
             Index(fields=("owner_id", "kind", "id"), name="executions_owner"),
             Index(fields=("log_compaction_after",), name="executions_log_compaction"),
-            Index(fields=("turn_key", "queued_at"), name="executions_turns"),
+            PostgreSQLIndex(
+                fields=("turn_key", "queued_at", "id"), name="executions_turns_waiting", condition={"status": "QUEUED"}
+            ),
+            PostgreSQLIndex(fields=("turn_key",), name="executions_turns_running", condition={"status": "RUNNING"}),
         )
 
 

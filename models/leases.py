@@ -53,12 +53,19 @@ class Renewal:
     is_extended: bool
 
 
-# Fairness is decided inside one statement: per owner the oldest waiting execution, of owners below their cap,
-# ordered by who runs least and who was served longest ago.
-_CLAIM = """
+# Whose turn it is among those that share a key: none of them runs, and none that still waits was asked for earlier.
+_HAS_ITS_TURN = """(
+    waits.turn_key IS NULL OR NOT (
+        EXISTS (SELECT 1 FROM executions other WHERE other.turn_key = waits.turn_key AND other.status = 'RUNNING')
+        OR EXISTS (SELECT 1 FROM executions other WHERE other.turn_key = waits.turn_key AND other.status = 'QUEUED'
+                   AND (other.queued_at, other.id) < (waits.queued_at, waits.id))))"""
+
+# Fairness is decided inside one statement: per owner the oldest execution that waits and whose turn it is, of owners
+# below their cap, ordered by who runs least and who was served longest ago.
+_CLAIM = f"""
 WITH waiting AS (
-    SELECT DISTINCT ON (owner_id) owner_id, id, queued_at FROM executions
-    WHERE status = 'QUEUED' AND kind = $1 ORDER BY owner_id, queued_at, id
+    SELECT DISTINCT ON (owner_id) owner_id, id, queued_at FROM executions waits
+    WHERE status = 'QUEUED' AND kind = $1 AND {_HAS_ITS_TURN} ORDER BY owner_id, queued_at, id
 ), busy AS (
     SELECT owner_id, count(*) AS running FROM executions
     WHERE status = 'RUNNING' AND kind = $1 GROUP BY owner_id
@@ -70,8 +77,8 @@ WITH waiting AS (
 ), chosen AS (
     SELECT candidate.id FROM ranked
     CROSS JOIN LATERAL (
-        SELECT id FROM executions
-        WHERE status = 'QUEUED' AND kind = $1 AND executions.owner_id = ranked.owner_id
+        SELECT id FROM executions waits
+        WHERE status = 'QUEUED' AND kind = $1 AND waits.owner_id = ranked.owner_id AND {_HAS_ITS_TURN}
         ORDER BY queued_at, id LIMIT 1 FOR UPDATE SKIP LOCKED -- a cancel may hold it
     ) AS candidate
     ORDER BY running, served_at NULLS FIRST, queued_at LIMIT 1
@@ -83,7 +90,7 @@ UPDATE executions SET
 FROM chosen WHERE executions.id = chosen.id AND executions.status = 'QUEUED'
 RETURNING executions.id, kind, owner_id, attempt, stage, log_sequence, log_bytes,
     timeout_seconds - worked_seconds AS remaining_seconds
-"""
+"""  # noqa: S608 - joined from constants of this module
 
 # Claims of a kind happen one after the other, so that the caps are exact. A worker that freezes in between is
 # cut off by the server after two seconds and stops nobody for longer.

@@ -116,7 +116,7 @@ class Engine:
                 kind.name,
                 worker=self.worker,
                 lease_seconds=self._settings.lease_seconds,
-                max_running_per_owner=self._settings.max_running_per_user,
+                max_running_per_owner=kind.running_per_owner,
             )
 
     def _start(self, kind: Kind, claim: Claim) -> None:

@@ -54,6 +54,7 @@ CANCELLED = Outcome(ExecutionStatus.CANCELLED)
 class Kind(Protocol):
     """A kind of execution.
 
+    `slots` is how many one worker runs at once, `running_per_owner` how many run for one owner on all workers.
     `run` is cancelled (asyncio) when the lease is lost or the worker drains; it must leave nothing behind then.
     `cancel_grace_seconds` is how long it may take after `work.cancel_requested` to end by itself, and
     `timeout_grace_seconds` how long after `work.remaining_seconds` reaches zero.
@@ -61,6 +62,7 @@ class Kind(Protocol):
 
     name: str
     slots: int
+    running_per_owner: int
     is_short: bool
     cancel_grace_seconds: float
     timeout_grace_seconds: float

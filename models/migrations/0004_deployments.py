@@ -10,6 +10,7 @@ from orjson import loads
 from tortoise.fields.base import OnDelete
 from tortoise.fields.data import JSON_DUMPS
 from tortoise import fields
+from tortoise.contrib.postgres.indexes import PostgreSQLIndex
 from tortoise.indexes import Index
 
 class Migration(migrations.Migration):
@@ -269,6 +270,10 @@ class Migration(migrations.Migration):
         ),
         ops.AddIndex(
             model_name='Execution',
-            index=Index(fields=['turn_key', 'queued_at'], name='executions_turns'),
+            index=PostgreSQLIndex(fields=['turn_key', 'queued_at', 'id'], name='executions_turns_waiting', condition={'status': 'QUEUED'}),
+        ),
+        ops.AddIndex(
+            model_name='Execution',
+            index=PostgreSQLIndex(fields=['turn_key'], name='executions_turns_running', condition={'status': 'RUNNING'}),
         ),
     ]

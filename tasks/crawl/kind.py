@@ -38,6 +38,7 @@ class CrawlKind:
 
     def __init__(self, settings: Settings, storage: Storage) -> None:
         self.slots = settings.worker_crawl_slots
+        self.running_per_owner = settings.max_running_per_user
         self._settings = settings
         self._storage = storage
 

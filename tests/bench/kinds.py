@@ -33,6 +33,7 @@ class Quick:
 
     name = "QUICK"
     slots = 4
+    running_per_owner = 4
     is_short = True
     cancel_grace_seconds = 0.0
     timeout_grace_seconds = 0.0

@@ -121,6 +121,7 @@ class Bench:
         owner: UUID | None = None,
         timeout_seconds: float = 120,
         max_attempts: int = 3,
+        turn_key: str | None = None,
         ring: bool = False,
     ) -> UUID:
         """Put an execution into the queue; its id. Nobody is told unless `ring` says so."""
@@ -133,13 +134,14 @@ class Bench:
             )
             await connection.execute(
                 """INSERT INTO executions (id, kind, owner_id, status, progress, attempt, lost_workers, max_attempts,
-                       timeout_seconds, worked_seconds, queued_at, failure_retryable, log_sequence, log_bytes)
-                   VALUES ($1, $2, $3, 'QUEUED', 0, 0, 0, $4, $5, 0, clock_timestamp(), false, 0, 0)""",
+                       timeout_seconds, worked_seconds, queued_at, failure_retryable, log_sequence, log_bytes, turn_key)
+                   VALUES ($1, $2, $3, 'QUEUED', 0, 0, 0, $4, $5, 0, clock_timestamp(), false, 0, 0, $6)""",
                 execution,
                 self.kind,
                 owner or self._owner,
                 max_attempts,
                 timeout_seconds,
+                turn_key,
             )
         if ring:
             await self.ring(execution)

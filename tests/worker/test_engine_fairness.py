@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from datetime import timedelta
 from uuid import UUID
 
@@ -95,6 +96,36 @@ async def test_the_cap_of_a_user_is_exact_with_two_workers(bench: Bench) -> None
         bench.kind,
     )
     assert len(workers) == 2, "both took part"
+
+
+@together
+async def test_those_that_share_a_turn_run_one_at_a_time_in_order_and_hold_up_nobody_else(bench: Bench) -> None:
+    first = [await bench.queue({"sleep": 0.15}, turn_key="site") for _ in range(4)]
+    second = [await bench.queue({"sleep": 0.15}, turn_key="other site") for _ in range(4)]
+    free = await bench.queue({"sleep": 0.05})
+    await asyncio.gather(*(bench.worker(slots=4, MAX_RUNNING_PER_USER="8") for _ in range(2)))
+    for execution in (free, *first, *second):
+        await bench.verdict(execution, SUCCEEDED, within=20)
+    for turn in (first, second):
+        spans = [await bench.row(execution) for execution in turn]
+        for earlier, later in itertools.pairwise(spans):
+            assert earlier["finished_at"] <= later["started_at"], "the next one waited for it"
+    assert (await bench.row(free))["started_at"] < (await bench.row(first[1]))["started_at"]
+    assert (await bench.row(second[0]))["started_at"] < (await bench.row(first[1]))["started_at"]
+
+
+@together
+async def test_a_lost_worker_keeps_the_turn_of_its_work(bench: Bench) -> None:
+    lost = await bench.queue({"sleep": 60}, turn_key="site", max_attempts=1)
+    next_one = await bench.queue({"lines": 1}, turn_key="site")
+    worker = await bench.worker()
+    await bench.until(lost, status=RUNNING)
+    worker.kill()
+    await bench.worker()
+    await bench.verdict(next_one, SUCCEEDED, within=30)
+    first, second = await bench.row(lost), await bench.row(next_one)
+    assert first["failure_code"] == "WORKER_LOST"
+    assert first["finished_at"] <= second["started_at"]
 
 
 @together

@@ -65,9 +65,10 @@ class TrivialKind:
     cancel_grace_seconds = 0.0
     timeout_grace_seconds = 0.0
 
-    def __init__(self, name: str, slots: int, folder: Path) -> None:
+    def __init__(self, name: str, slots: int, *, running_per_owner: int, folder: Path) -> None:
         self.name = name
         self.slots = slots
+        self.running_per_owner = running_per_owner
         self._folder = folder
 
     async def run(self, work: Work) -> Outcome:
@@ -177,7 +178,10 @@ class TrivialKind:
 def kinds(loaded: Settings, _storage: Storage) -> list[TrivialKind]:
     """The kinds that the environment names."""
     named = (entry.partition(":") for entry in os.environ.get("TRIVIAL_KINDS", "TRIVIAL:4").split(","))
-    return [TrivialKind(name, int(slots), loaded.data_dir) for name, _, slots in named]
+    return [
+        TrivialKind(name, int(slots), running_per_owner=loaded.max_running_per_user, folder=loaded.data_dir)
+        for name, _, slots in named
+    ]
 
 
 if __name__ == "__main__":
