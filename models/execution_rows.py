@@ -9,14 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from models import database
 from models.database import Row
 from models.permissions import Actor
+from models.tools import containing
 
-_SELECT: Final = """
+_COLUMNS: Final = """
 SELECT e.id, e.kind, e.owner_id, e.status, e.stage, e.progress, e.attempt, e.queued_at, e.started_at, e.finished_at,
        e.cancel_requested_at, e.failure_code, e.failure_message, e.failure_stage, e.failure_exit_code,
        e.failure_signal, e.failure_retryable,
@@ -28,13 +29,28 @@ SELECT e.id, e.kind, e.owner_id, e.status, e.stage, e.progress, e.attempt, e.que
        j.name AS job_name, j.created_at AS job_created_at, j.updated_at AS job_updated_at,
        t.slug AS tool_slug, t.name AS tool_name, t.category AS tool_category, t.description AS tool_description,
        t.states::text AS tool_states, t.icon AS tool_icon, t.spider AS tool_spider, t.is_active AS tool_is_active,
-       t.created_at AS tool_created_at, t.updated_at AS tool_updated_at
+       t.created_at AS tool_created_at, t.updated_at AS tool_updated_at,
+       d.project_id, d.number, d.environment, d.trigger AS deployment_trigger, d.branch, d.commit_hash,
+       d.commit_message, d.commit_author, d.committed_at, d.pull_request, d.is_fork, d.site_key, d.alias,
+       d.framework AS deployment_framework, d.file_count, d.artifact_size, d.uploaded_bytes, d.build_seconds,
+       d.redeploy_of_id, d.superseded_by_id, d.configuration::text AS configuration,
+       p.slug AS project_slug, p.name AS project_name,
+       CASE WHEN d.execution_id IS NOT NULL THEN
+           (SELECT json_agg(a.name ORDER BY a.name)::text FROM site_aliases a WHERE a.deployment_id = e.id)
+       END AS aliases
+"""
+
+_FROM: Final = """
 FROM executions e
 LEFT JOIN users u ON u.id = e.requested_by_id
 LEFT JOIN job_runs r ON r.execution_id = e.id
 LEFT JOIN jobs j ON j.id = r.job_id
 LEFT JOIN tools t ON t.id = r.tool_id
+LEFT JOIN deployments d ON d.execution_id = e.id
+LEFT JOIN projects p ON p.id = d.project_id
 """
+
+_SELECT: Final = _COLUMNS + _FROM
 
 
 async def find(execution_ids: Sequence[UUID]) -> dict[UUID, Row]:
@@ -43,22 +59,70 @@ async def find(execution_ids: Sequence[UUID]) -> dict[UUID, Row]:
     return {row["id"]: row for row in found}
 
 
+class Condition(NamedTuple):
+    """What executions of a list have in common: SQL with one place for the value."""
+
+    sql: str
+    value: Any
+
+
+def in_statuses(statuses: Sequence[str]) -> Condition:
+    """Executions in one of these."""
+    return Condition("e.status = ANY({}::text[])", list(statuses))
+
+
+def in_stages(stages: Sequence[str]) -> Condition:
+    """Executions whose stage is one of these."""
+    return Condition("e.stage = ANY({}::text[])", list(stages))
+
+
+def queued_from(moment: datetime) -> Condition:
+    """Executions asked for at this moment or later."""
+    return Condition("e.queued_at >= {}", moment)
+
+
+def queued_to(moment: datetime) -> Condition:
+    """Executions asked for before this moment."""
+    return Condition("e.queued_at < {}", moment)
+
+
+def of_job(job_id: UUID) -> Condition:
+    """Runs of a job."""
+    return Condition("r.job_id = {}", job_id)
+
+
+def of_tool(tool_id: UUID) -> Condition:
+    """Runs with a tool."""
+    return Condition("r.tool_id = {}", tool_id)
+
+
+def of_project(project_id: UUID) -> Condition:
+    """Deployments of a project."""
+    return Condition("d.project_id = {}", project_id)
+
+
+def in_environment(environment: str) -> Condition:
+    """Deployments for an environment."""
+    return Condition("d.environment = {}", environment)
+
+
+def mentioning(text: str) -> Condition:
+    """Deployments with a text in their commit's message or hash, their branch or their project's name, in any case."""
+    return Condition("concat_ws(' ', d.commit_message, d.commit_hash, d.branch, p.name) ILIKE {}", containing(text))
+
+
 async def visible(
     actor: Actor,
     *,
     kind: str,
-    job_id: UUID | None = None,
-    tool_id: UUID | None = None,
-    statuses: Sequence[str] = (),
-    queued_from: datetime | None = None,
-    queued_to: datetime | None = None,
+    conditions: Sequence[Condition] = (),
     after: UUID | None = None,
     before: UUID | None = None,
     backwards: bool = False,
     limit: int,
 ) -> list[Row]:
     """A page of the executions that an actor may see, newest first; backwards from the end."""
-    where, values = _conditions(actor, kind, job_id, tool_id, statuses, queued_from, queued_to)
+    where, values = _conditions(actor, kind, conditions)
     for bound, operator in ((after, "<"), (before, ">")):
         if bound is not None:
             values.append(bound)
@@ -72,23 +136,11 @@ async def visible(
     )
 
 
-async def count_visible(
-    actor: Actor,
-    *,
-    kind: str,
-    job_id: UUID | None = None,
-    tool_id: UUID | None = None,
-    statuses: Sequence[str] = (),
-    queued_from: datetime | None = None,
-    queued_to: datetime | None = None,
-) -> int:
+async def count_visible(actor: Actor, *, kind: str, conditions: Sequence[Condition] = ()) -> int:
     """How many there are in all."""
-    where, values = _conditions(actor, kind, job_id, tool_id, statuses, queued_from, queued_to)
-    condition = " AND ".join(where)
-    counted = await database.value(
-        f"SELECT count(*) FROM executions e LEFT JOIN job_runs r ON r.execution_id = e.id WHERE {condition}",  # noqa: S608
-        *values,
-    )
+    where, values = _conditions(actor, kind, conditions)
+    # Tables that no condition names are not read: each has one row at most for an execution.
+    counted = await database.value(f"SELECT count(*) {_FROM} WHERE {' AND '.join(where)}", *values)
     return int(counted)
 
 
@@ -122,31 +174,14 @@ def _earliest_id(unix_seconds: float) -> UUID:
     return UUID(int=int(unix_seconds * 1000) << 80)
 
 
-def _conditions(
-    actor: Actor,
-    kind: str,
-    job_id: UUID | None,
-    tool_id: UUID | None,
-    statuses: Sequence[str],
-    queued_from: datetime | None,
-    queued_to: datetime | None,
-) -> tuple[list[str], list[Any]]:
+def _conditions(actor: Actor, kind: str, conditions: Sequence[Condition]) -> tuple[list[str], list[Any]]:
     values: list[Any] = [kind]
     where = ["e.kind = $1"]
     if not actor.is_admin:
         # Also for nobody, whose id is null and equals no owner's: a list must not rely on the field's gate.
         values.append(actor.user_id)
         where.append("e.owner_id = $2::uuid")
-    for column, operator, wanted in (
-        ("r.job_id", "=", job_id),
-        ("r.tool_id", "=", tool_id),
-        ("e.queued_at", ">=", queued_from),
-        ("e.queued_at", "<", queued_to),
-    ):
-        if wanted is not None:
-            values.append(wanted)
-            where.append(f"{column} {operator} ${len(values)}")
-    if statuses:
-        values.append(list(statuses))
-        where.append(f"e.status = ANY(${len(values)}::text[])")
+    for condition in conditions:
+        values.append(condition.value)
+        where.append(condition.sql.format(f"${len(values)}"))
     return where, values

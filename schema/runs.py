@@ -9,8 +9,9 @@ from uuid import UUID
 
 import strawberry
 
-from models import database
+from models import database, execution_rows
 from models.database import Row
+from models.execution_rows import Condition
 from models.executions import ExecutionStatus
 from models.ids import Prefix, encode_id
 from models.jobs import CloseReason, FileFormat, RunTrigger
@@ -306,12 +307,12 @@ class RunsQuery:
                 after=after_key and after_key[0],
                 before=before_key and before_key[0],
                 backwards=backwards,
-                **conditions,
+                conditions=conditions,
             )
 
         return await paginate(
             fetch=fetch,
-            count=lambda: runs.count(context.actor, **conditions),
+            count=lambda: runs.count(context.actor, conditions=conditions),
             first=first,
             after=after,
             last=last,
@@ -442,16 +443,17 @@ async def _load_files(_context: Context, run_ids: list[UUID]) -> Sequence[list[R
     return [found[run_id] for run_id in run_ids]
 
 
-def _conditions(filter: JobRunFilter | None) -> dict[str, Any]:
+def _conditions(filter: JobRunFilter | None) -> list[Condition]:
     if filter is None:
-        return {}
-    return {
-        "job_id": access.uuid_of(filter.job_id, Prefix.JOB) if filter.job_id else None,
-        "tool_id": access.uuid_of(filter.tool_id, Prefix.TOOL) if filter.tool_id else None,
-        "statuses": [status.value for status in filter.statuses or ()],
-        "queued_from": filter.queued_from,
-        "queued_to": filter.queued_to,
-    }
+        return []
+    given = (
+        filter.job_id and execution_rows.of_job(access.uuid_of(filter.job_id, Prefix.JOB)),
+        filter.tool_id and execution_rows.of_tool(access.uuid_of(filter.tool_id, Prefix.TOOL)),
+        filter.statuses and execution_rows.in_statuses([status.value for status in filter.statuses]),
+        filter.queued_from and execution_rows.queued_from(filter.queued_from),
+        filter.queued_to and execution_rows.queued_to(filter.queued_to),
+    )
+    return [condition for condition in given if condition]
 
 
 def _run_id(value: UUID | None) -> strawberry.ID | None:
