@@ -22,6 +22,7 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import settings as settings_module
 from adapters import embedded
@@ -29,10 +30,14 @@ from adapters.embedded import children, supervisor
 from errors import SwitchyardError
 from settings import Settings, SettingsError, load
 
+if TYPE_CHECKING:
+    from models.sealed import KeyCount
+
 CHECKOUT = Path(__file__).resolve().parent
 READY_SECONDS = 60
 DRAIN_SECONDS = 10
 PRACTICE_PORT = 8900
+ROTATION_TIMEOUT_SECONDS = 15
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -78,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     admin.add_argument("--email", required=True)
     admin.add_argument("--username", required=True)
     admin.add_argument("--password-stdin", action="store_true", help="read the password from the first line of stdin")
+    add("rotate-keys", rotate_keys, "Seal every secret in the database with the newest of SECRET_KEYS")
     schema = add("schema", print_schema, "Print the GraphQL schema")
     schema.add_argument("--check", action="store_true", help="only check that schema.graphql is up to date")
     add("settings", print_settings, "Print every setting with its default, as in .env.example")
@@ -355,6 +361,40 @@ def create_admin(options: argparse.Namespace) -> int:
     password = asyncio.run(create())
     print(f"Administrator {options.email} is made." + ("" if given else f" Password: {password}"))
     return 0
+
+
+def rotate_keys(_options: argparse.Namespace) -> int:
+    """Seal every secret anew with the first key; 1 unless all is under that key afterwards."""
+    from adapters.secret_box import SecretBox
+    from models import database, sealed
+    from resolvers import key_rotation
+
+    async def rotate() -> bool:
+        settings = load()
+        box = SecretBox(settings.keyring)
+        with database.database_errors():
+            connection = await database.connect_alone(settings, command_timeout_seconds=ROTATION_TIMEOUT_SECONDS)
+            try:
+                _say_key_counts("Before", await sealed.count_by_key(connection))
+                rotations = await key_rotation.rotate(connection, box)
+                _say_key_counts("After", await sealed.count_by_key(connection))
+            finally:
+                await connection.close(timeout=5)
+        for rotation in rotations:
+            _say(f"{rotation.column.table}: {rotation.resealed} sealed anew with {box.newest_kid}")
+            for unopened in rotation.unopened:
+                print(f"{rotation.column.table} {unopened.row_id}: {unopened.reason}", file=sys.stderr)
+            if rotation.left:
+                print(f"{rotation.column.table}: {rotation.left} were in use; run this again", file=sys.stderr)
+        return not any(rotation.left or rotation.unopened for rotation in rotations)
+
+    return 0 if asyncio.run(rotate()) else 1
+
+
+def _say_key_counts(title: str, counts: Sequence[KeyCount]) -> None:
+    _say(f"{title}:" if counts else f"{title}: nothing is sealed")
+    for count in counts:
+        _say(f"  {count.column.table} {count.kid or '(no sealed value)'}: {count.values}")
 
 
 def print_schema(options: argparse.Namespace) -> int:

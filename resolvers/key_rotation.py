@@ -1,0 +1,69 @@
+"""Rotation of keys: every sealed value is sealed again with the newest key of the ring.
+
+It may be killed, repeated, or run twice at once: each value is replaced where the text that was read is still there, so
+a change that somebody makes meanwhile is never undone, and values under the newest key are not touched again. Readers
+notice nothing, because the ring opens both. Once nothing is left, the old key may leave the ring.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from adapters.secret_box import CannotOpen, SecretBox
+from models import sealed
+from models.leases import Connection
+from models.sealed import SealedColumn
+
+# Rows that were locked, or changed by a process that still has the old ring, come up again in the next pass.
+_MAX_PASSES: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Unopened:
+    """A value that stays as it is because it does not open; `reason` never shows it."""
+
+    column: SealedColumn
+    row_id: UUID
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnRotation:
+    """What became of one column: `left` values are under other keys still, though they open."""
+
+    column: SealedColumn
+    resealed: int
+    left: int
+    unopened: tuple[Unopened, ...]
+
+
+async def rotate(connection: Connection, box: SecretBox) -> list[ColumnRotation]:
+    """Seal every value of every sealed column with the newest key, 500 rows at a time."""
+    return [await _rotate_column(connection, box, column) for column in await sealed.existing(connection)]
+
+
+async def _rotate_column(connection: Connection, box: SecretBox, column: SealedColumn) -> ColumnRotation:
+    resealed = 0
+    for _ in range(_MAX_PASSES):
+        tried = changed = 0
+        unopened: list[Unopened] = []
+        after: UUID | None = None
+        while batch := await sealed.under_other_keys(connection, column, box.newest_kid, after=after):
+            after = batch[-1].row_id
+            replacements = []
+            for row in batch:
+                place = column.place(row.row_id)
+                try:
+                    new = box.seal(box.open(row.text, place=place), place=place)
+                except CannotOpen as error:
+                    unopened.append(Unopened(column, row.row_id, str(error)))
+                else:
+                    replacements.append(sealed.Replacement(row.row_id, row.text, new))
+            tried += len(replacements)
+            changed += await sealed.replace(connection, column, replacements)
+        resealed += changed
+        if changed == tried:
+            break
+    return ColumnRotation(column, resealed, tried - changed, tuple(unopened))
