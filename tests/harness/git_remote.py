@@ -324,9 +324,9 @@ class GitRemote:
                 await response.write_eof()
             return response
         finally:
-            if backend.returncode is None:
-                backend.kill()
-            await backend.wait()
+            # Reads what an answer that was cut left over, or it would wait for ever.
+            async with asyncio.timeout(_COMMAND_SECONDS):
+                await backend.communicate()
 
     async def _stream(
         self, request: web.Request, response: web.StreamResponse, source: asyncio.StreamReader, manners: _Manners
