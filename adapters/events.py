@@ -22,7 +22,15 @@ from redis.exceptions import RedisError
 
 from adapters.cancellation import end
 from models.database import in_unit_of_work
-from models.events import CancelRequested, Event, ExecutionChanged, LogAppended, SessionsChanged
+from models.events import (
+    CancelRequested,
+    Event,
+    ExecutionChanged,
+    LogAppended,
+    NotificationAdded,
+    OutboxFilled,
+    SessionsChanged,
+)
 from models.transaction import after_commit
 from settings import Settings
 
@@ -229,6 +237,10 @@ def _keys(event: Event) -> tuple[Hashable, ...]:
             return (("cancel", event.execution_id),)
         case SessionsChanged():
             return (("sessions", event.user_id),)
+        case NotificationAdded():
+            return (("notifications", event.user_id),)
+        case OutboxFilled():
+            return (("outbox",),)
 
 
 def _encode(event: Event) -> bytes:
@@ -242,6 +254,10 @@ def _encode(event: Event) -> bytes:
             return orjson.dumps(["cancel", str(event.execution_id)])
         case SessionsChanged():
             return orjson.dumps(["sessions", str(event.user_id)])
+        case NotificationAdded():
+            return orjson.dumps(["notifications", str(event.user_id)])
+        case OutboxFilled():
+            return orjson.dumps(["outbox"])
 
 
 def _decode(data: bytes) -> Event | None:
@@ -257,6 +273,10 @@ def _decode(data: bytes) -> Event | None:
                 return CancelRequested(UUID(values[0]))
             case "sessions":
                 return SessionsChanged(UUID(values[0]))
+            case "notifications":
+                return NotificationAdded(UUID(values[0]))
+            case "outbox":
+                return OutboxFilled()
             case _:
                 return None
     except (ValueError, TypeError, IndexError):

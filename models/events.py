@@ -39,4 +39,16 @@ class SessionsChanged:
     user_id: UUID
 
 
-Event = ExecutionChanged | LogAppended | CancelRequested | SessionsChanged
+@dataclass(frozen=True, slots=True)
+class NotificationAdded:
+    """A user has a new notification."""
+
+    user_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxFilled:
+    """The outbox has a message that need not wait for the next look."""
+
+
+Event = ExecutionChanged | LogAppended | CancelRequested | SessionsChanged | NotificationAdded | OutboxFilled

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 
 import asyncpg
@@ -14,14 +14,16 @@ import structlog
 
 from adapters import events
 from adapters.cancellation import end
+from adapters.mail import open_mailer
 from adapters.storage import Storage, open_storage
 from adapters.structured_logs import set_up_logging
 from models import database
 from models.ids import new_id
 from settings import Settings
-from tasks import doorman, queue, sweeper
+from tasks import deployment_news, doorman, mail, outbox, queue, sweeper
 from tasks.crawl.kind import CrawlKind
 from tasks.executions import Engine
+from tasks.outbox import Handler
 from tasks.work import Kind
 
 _log = structlog.get_logger("switchyard.worker")
@@ -33,7 +35,19 @@ def shipped_kinds(settings: Settings, storage: Storage) -> list[Kind]:
     return [CrawlKind(settings, storage)]
 
 
-async def run(settings: Settings, kinds: Callable[[Settings, Storage], Sequence[Kind]] = shipped_kinds) -> None:
+def shipped_handlers(settings: Settings, pool: asyncpg.Pool) -> dict[str, Handler]:
+    """Who tells which topic of the outbox."""
+    return {
+        deployment_news.TOPIC: deployment_news.telling(settings, pool),
+        mail.TOPIC: mail.sending(settings, pool, open_mailer(settings)),
+    }
+
+
+async def run(
+    settings: Settings,
+    kinds: Callable[[Settings, Storage], Sequence[Kind]] = shipped_kinds,
+    handlers: Callable[[Settings, asyncpg.Pool], Mapping[str, Handler]] = shipped_handlers,
+) -> None:
     """Work until SIGTERM or SIGINT, then finish what is short, hand back what is long, and return."""
     set_up_logging(settings)
     name = f"{socket.gethostname()[:32]}:{os.getpid()}:{str(new_id())[-6:]}"
@@ -43,6 +57,7 @@ async def run(settings: Settings, kinds: Callable[[Settings, Storage], Sequence[
         storage = await stack.enter_async_context(open_storage(settings))
         pool = await stack.enter_async_context(_pool(settings))
         offered = {kind.name: kind for kind in kinds(settings, storage) if kind.slots > 0}
+        tellers = handlers(settings, pool)
         engine = Engine(settings, pool, offered, name)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -50,6 +65,7 @@ async def run(settings: Settings, kinds: Callable[[Settings, Storage], Sequence[
         _log.info("worker_started", worker=name, kinds=sorted(offered))
         async with asyncio.TaskGroup() as group:
             helpers = [group.create_task(sweeper.run(settings, pool, storage), name="sweeper")]
+            helpers.append(group.create_task(outbox.run(pool, tellers), name="outbox"))
             helpers += [
                 group.create_task(doorman.answer(settings, engine, kind), name=f"doorman-{kind}") for kind in offered
             ]

@@ -20,8 +20,9 @@ OURS = {*PACKAGES, "app", "cli", "settings", "errors", "tests"}
 # line that fills in what `make run` does not ask for, and the supervisor that gives its children a clean one.
 READS_ENVIRONMENT = ("settings.py", "cli.py", "adapters/embedded/")
 
-# The three edges where nothing may escape: shaping of errors for clients, the engine's loop, the flush of effects.
-CATCHES_EVERYTHING = ("schema/execution.py", "tasks/executions.py", "models/transaction.py")
+# The four edges where nothing may escape: shaping of errors for clients, the engine's loop, the outbox's, the flush of
+# effects.
+CATCHES_EVERYTHING = ("schema/execution.py", "tasks/executions.py", "tasks/outbox.py", "models/transaction.py")
 
 
 def our_modules() -> list[Path]:
