@@ -30,6 +30,7 @@ from models.events import (
     NotificationAdded,
     OutboxFilled,
     SessionsChanged,
+    SiteChanged,
 )
 from models.transaction import after_commit
 from settings import Settings
@@ -237,6 +238,8 @@ def _keys(event: Event) -> tuple[Hashable, ...]:
             return (("cancel", event.execution_id),)
         case SessionsChanged():
             return (("sessions", event.user_id),)
+        case SiteChanged():
+            return (("site", event.project_id),)
         case NotificationAdded():
             return (("notifications", event.user_id),)
         case OutboxFilled():
@@ -254,6 +257,8 @@ def _encode(event: Event) -> bytes:
             return orjson.dumps(["cancel", str(event.execution_id)])
         case SessionsChanged():
             return orjson.dumps(["sessions", str(event.user_id)])
+        case SiteChanged():
+            return orjson.dumps(["site", str(event.project_id)])
         case NotificationAdded():
             return orjson.dumps(["notifications", str(event.user_id)])
         case OutboxFilled():
@@ -273,6 +278,8 @@ def _decode(data: bytes) -> Event | None:
                 return CancelRequested(UUID(values[0]))
             case "sessions":
                 return SessionsChanged(UUID(values[0]))
+            case "site":
+                return SiteChanged(UUID(values[0]))
             case "notifications":
                 return NotificationAdded(UUID(values[0]))
             case "outbox":

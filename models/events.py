@@ -40,6 +40,13 @@ class SessionsChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class SiteChanged:
+    """An address of a project leads elsewhere now."""
+
+    project_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
 class NotificationAdded:
     """A user has a new notification."""
 
@@ -51,4 +58,12 @@ class OutboxFilled:
     """The outbox has a message that need not wait for the next look."""
 
 
-Event = ExecutionChanged | LogAppended | CancelRequested | SessionsChanged | NotificationAdded | OutboxFilled
+Event = (
+    ExecutionChanged
+    | LogAppended
+    | CancelRequested
+    | SessionsChanged
+    | SiteChanged
+    | NotificationAdded
+    | OutboxFilled
+)

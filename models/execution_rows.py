@@ -76,6 +76,16 @@ def in_stages(stages: Sequence[str]) -> Condition:
     return Condition("e.stage = ANY({}::text[])", list(stages))
 
 
+def not_in_status(status: str) -> Condition:
+    """Executions in any other."""
+    return Condition("e.status <> {}", status)
+
+
+def not_started() -> Condition:
+    """Executions that no worker has begun, whether they wait or were cancelled."""
+    return Condition("(e.started_at IS NULL) = {}", True)
+
+
 def queued_from(moment: datetime) -> Condition:
     """Executions asked for at this moment or later."""
     return Condition("e.queued_at >= {}", moment)

@@ -7,14 +7,19 @@ malformed id names nothing, so it answers the same.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Final
 from uuid import UUID
 
 from errors import Forbidden, NotFound, Unauthorized
-from models import execution_rows, job_queries, tools
+from models import execution_rows, job_queries, notification_queries, project_queries, tools
 from models.database import Row
 from models.ids import MalformedId, Prefix, decode_id
 from models.permissions import Actor, Permission
 from models.users import Account, find_accounts
+
+EXECUTION_PREFIXES: Final = (Prefix.RUN, Prefix.DEPLOYMENT)
+"""Kinds of ids that name executions."""
 
 
 async def user(actor: Actor, id_text: str, *, to: Permission) -> Account:
@@ -50,6 +55,34 @@ async def job(actor: Actor, id_text: str, *, to: Permission) -> Row:
     return row
 
 
+async def project(actor: Actor, id_text: str, *, to: Permission) -> Row:
+    """A project that the actor may see."""
+    project_id = uuid_of(id_text, Prefix.PROJECT)
+    row = (await project_queries.find([project_id])).get(project_id)
+    if row is None or not sees_project(actor, row["owner_id"]):
+        raise missing()
+    allow(actor, to)
+    return row
+
+
+async def deploy_hook(actor: Actor, id_text: str, *, to: Permission) -> Row:
+    """A deploy hook of a project that the actor may see."""
+    row = await project_queries.hook(uuid_of(id_text, Prefix.DEPLOY_HOOK))
+    if row is None or not sees_project(actor, row["owner_id"]):
+        raise missing()
+    allow(actor, to)
+    return row
+
+
+async def notifications(actor: Actor, id_texts: Sequence[str], *, to: Permission) -> list[UUID]:
+    """Notifications, all of them the actor's own; nobody reads another's, administrators neither."""
+    allow(actor, to)
+    ids = [uuid_of(id_text, Prefix.NOTIFICATION) for id_text in id_texts]
+    if actor.user_id is None or len(await notification_queries.find(actor.user_id, ids)) < len(set(ids)):
+        raise missing()
+    return ids
+
+
 async def visible_execution(actor: Actor, execution_id: UUID, *, to: Permission) -> Row:
     """An execution of any kind that the actor may see."""
     row = (await execution_rows.find([execution_id])).get(execution_id)
@@ -64,9 +97,14 @@ async def run(actor: Actor, id_text: str, *, to: Permission) -> Row:
     return await visible_execution(actor, uuid_of(id_text, Prefix.RUN), to=to)
 
 
+async def deployment(actor: Actor, id_text: str, *, to: Permission) -> Row:
+    """A deployment that the actor may see."""
+    return await visible_execution(actor, uuid_of(id_text, Prefix.DEPLOYMENT), to=to)
+
+
 def execution_uuid(id_text: str) -> UUID:
     """The UUID in an id of an execution of any kind."""
-    return uuid_of(id_text, Prefix.RUN)
+    return uuid_of(id_text, *EXECUTION_PREFIXES)
 
 
 def sees_tool(actor: Actor, *, is_active: bool) -> bool:
@@ -79,6 +117,11 @@ def sees_job(actor: Actor, owner_id: UUID) -> bool:
     return actor.is_admin or owner_id == actor.user_id
 
 
+def sees_project(actor: Actor, owner_id: UUID) -> bool:
+    """Whether an actor may see a project of this owner."""
+    return actor.is_admin or (actor.user_id is not None and owner_id == actor.user_id)
+
+
 def sees_execution(actor: Actor, owner_id: UUID) -> bool:
     """Whether an actor may see an execution of this owner."""
     return actor.is_admin or (actor.user_id is not None and owner_id == actor.user_id)
@@ -89,13 +132,13 @@ def sees_user(actor: Actor, user_id: UUID) -> bool:
     return actor.is_admin or user_id == actor.user_id
 
 
-def uuid_of(id_text: str, prefix: Prefix) -> UUID:
-    """The UUID in an id of one kind; raises NotFound for ids of other kinds and for what is no id."""
+def uuid_of(id_text: str, *prefixes: Prefix) -> UUID:
+    """The UUID in an id of one of these kinds; raises NotFound for ids of other kinds and for what is no id."""
     try:
         found, value = decode_id(id_text)
     except MalformedId:
         raise missing() from None
-    if found != prefix:
+    if found not in prefixes:
         raise missing()
     return value
 

@@ -19,6 +19,7 @@ from uuid import UUID
 
 from adapters.events import hub, publish
 from adapters.passwords import PasswordHasher
+from adapters.secret_box import SecretBox
 from errors import Unauthorized
 from models.audit import AuditEvent
 from models.events import SessionsChanged
@@ -107,6 +108,7 @@ class _Opened:
     tokens: TokenKeys
     passwords: PasswordHasher
     cache: SessionCache
+    box: SecretBox
 
 
 _opened: _Opened | None = None
@@ -121,7 +123,13 @@ async def opened(settings: Settings) -> AsyncIterator[None]:
     before = _opened
     try:
         with hub().listen(SessionsChanged, lambda event: cache.forget_user(event.user_id)):
-            _opened = _Opened(settings=settings, tokens=TokenKeys(settings), passwords=passwords, cache=cache)
+            _opened = _Opened(
+                settings=settings,
+                tokens=TokenKeys(settings),
+                passwords=passwords,
+                cache=cache,
+                box=SecretBox(settings.keyring),
+            )
             yield
     finally:
         _opened = before
@@ -230,6 +238,11 @@ def passwords() -> PasswordHasher:
 def settings() -> Settings:
     """The settings that the sessions of this process follow."""
     return _handle().settings
+
+
+def secret_box() -> SecretBox:
+    """What seals and opens secrets at rest in this process."""
+    return _handle().box
 
 
 def pseudonym(text: str) -> str:

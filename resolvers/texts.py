@@ -1,4 +1,4 @@
-"""Text that people type into fields: trimmed, in one Unicode form, within bounds.
+"""What people type into fields: text that is trimmed and in one Unicode form, numbers, all within bounds.
 
 Characters that PostgreSQL or UTF-8 cannot hold never get this far: the surface refuses them.
 """
@@ -41,3 +41,10 @@ def search(text: str | None) -> str | None:
     if len(text) > MAX_SEARCH_LENGTH:
         raise ValidationFailed(f"A search has at most {MAX_SEARCH_LENGTH} characters.", path=["search"])
     return unicodedata.normalize("NFC", text).strip() or None
+
+
+def within(number: int, low: int, high: int, *, path: Path) -> int:
+    """A number from `low` to `high`; raises ValidationFailed with the path."""
+    if not low <= number <= high:
+        raise ValidationFailed(f"This takes a number from {low:,} to {high:,}.", path=path)
+    return number

@@ -14,19 +14,47 @@ from typing import Any
 import strawberry
 from strawberry.schema.config import StrawberryConfig
 
+from schema.deployment_commands import DeploymentsMutation
+from schema.deployments import Deployment, DeploymentsQuery
 from schema.executions import ExecutionsSubscription
 from schema.job_commands import JobsMutation
 from schema.jobs import JobsQuery
 from schema.node import NodeQuery
+from schema.notifications import NotificationsMutation, NotificationsQuery, NotificationsSubscription
+from schema.preferences import PreferencesMutation, PreferencesQuery
+from schema.project_commands import ProjectsMutation
+from schema.projects import ProjectsQuery
 from schema.runs import JobRun, RunsMutation, RunsQuery
 from schema.scalars import SCALARS
 from schema.tools import ToolsMutation, ToolsQuery
 from schema.users import UsersMutation, UsersQuery
 
-_QUERIES: tuple[type, ...] = (NodeQuery, UsersQuery, ToolsQuery, JobsQuery, RunsQuery)
-_MUTATIONS: tuple[type, ...] = (UsersMutation, ToolsMutation, JobsMutation, RunsMutation)
-_SUBSCRIPTIONS: tuple[type, ...] = (ExecutionsSubscription,)
-_TYPES: tuple[type, ...] = (JobRun,)
+_QUERIES: tuple[type, ...] = (
+    NodeQuery,
+    UsersQuery,
+    ToolsQuery,
+    JobsQuery,
+    RunsQuery,
+    ProjectsQuery,
+    DeploymentsQuery,
+    NotificationsQuery,
+    PreferencesQuery,
+)
+_MUTATIONS: tuple[type, ...] = (
+    UsersMutation,
+    ToolsMutation,
+    JobsMutation,
+    RunsMutation,
+    ProjectsMutation,
+    DeploymentsMutation,
+    NotificationsMutation,
+    PreferencesMutation,
+)
+_SUBSCRIPTIONS: tuple[type, ...] = (
+    ExecutionsSubscription,
+    NotificationsSubscription,
+)
+_TYPES: tuple[type, ...] = (JobRun, Deployment)
 """Types that only an interface leads to."""
 
 
