@@ -14,6 +14,7 @@ It leaves out who may use it (whoever reaches the socket), caching, and what is 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -207,7 +208,7 @@ class EgressProxy:
             except TimeoutError:
                 why = "no answer"
             except OSError as error:
-                why = error.strerror or str(error)
+                why = os.strerror(error.errno) if error.errno else "refused"
         raise Refusal(504 if why == "no answer" else 502, f"{target} cannot be reached: {why}.")
 
     async def _tunnel(self, link: Link) -> None:

@@ -102,7 +102,7 @@ class PhaseWatch:
             end=watch.verdict(ended),
             exit_code=ended.exit_code,
             signal=ended.signal,
-            peak_memory_bytes=watch.peak_memory_bytes or ended.peak_rss_bytes,
+            peak_memory_bytes=max(watch.peak_memory_bytes, ended.peak_rss_bytes),
         )
 
     async def _pump(self, stream: asyncio.StreamReader, *, is_error: bool) -> None:

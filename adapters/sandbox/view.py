@@ -96,7 +96,7 @@ def environment(
         variables |= {
             "XDG_CACHE_HOME": f"{CACHE}/xdg",
             "npm_config_cache": f"{CACHE}/npm",
-            "npm_config_store_dir": f"{CACHE}/pnpm",
+            "PNPM_HOME": f"{CACHE}/pnpm",
             "YARN_CACHE_FOLDER": f"{CACHE}/yarn",
             "BUN_INSTALL_CACHE_DIR": f"{CACHE}/bun",
             "COREPACK_HOME": f"{CACHE}/corepack",
