@@ -59,11 +59,5 @@ class OutboxFilled:
 
 
 Event = (
-    ExecutionChanged
-    | LogAppended
-    | CancelRequested
-    | SessionsChanged
-    | SiteChanged
-    | NotificationAdded
-    | OutboxFilled
+    ExecutionChanged | LogAppended | CancelRequested | SessionsChanged | SiteChanged | NotificationAdded | OutboxFilled
 )
