@@ -33,7 +33,7 @@ API_VERSION: Final = "2022-11-28"
 CONNECT_SCOPES: Final = ("repo",)
 """The scope `repo` covers code, deployments, commit statuses and webhooks of repositories, private ones too."""
 
-_DEFAULT_RETRY_SECONDS: Final = 60.0  # what GitHub asks for when it names no time
+_DEFAULT_RETRY_SECONDS: Final = 60.0  # what GitHub's documentation asks for where an answer names no time
 _LONGEST_RETRY_SECONDS: Final = 3_600.0
 _CHUNK_BYTES: Final = 65_536
 _log = structlog.get_logger("switchyard.github")
@@ -75,10 +75,9 @@ class GitHub:
         self._client_id = settings.github_client_id
         self._client_secret = settings.github_client_secret
 
-    @property
-    def is_configured(self) -> bool:
-        """Whether there is an OAuth application to connect accounts with."""
-        return bool(self._client_id and self._client_secret)
+    def check_configured(self) -> None:
+        """Raise ServiceUnavailable unless there is an OAuth application to connect accounts with."""
+        self._application()
 
     def authorization_url(self, *, redirect_uri: str, state: str, verifier: str, scopes: tuple[str, ...]) -> str:
         """Where a person allows us to act for them; PKCE with S256 (RFC 7636 §4.2)."""

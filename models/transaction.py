@@ -46,6 +46,24 @@ async def unit_of_work() -> AsyncIterator[None]:
         await _release(effect)
 
 
+@asynccontextmanager
+async def savepoint() -> AsyncIterator[None]:
+    """A part of the current unit of work that fails alone: on an error it is undone, effects and all, and raises on.
+
+    Raises LookupError outside of a unit of work.
+    """
+    effects = _effects.get()
+    if effects is None:
+        raise LookupError("savepoint needs a unit of work")
+    collected = len(effects)
+    try:
+        async with in_transaction("default"):
+            yield
+    except BaseException:
+        del effects[collected:]
+        raise
+
+
 def after_commit(effect: Effect) -> None:
     """Run `effect` once the current unit of work is committed; raises LookupError outside of one."""
     effects = _effects.get()
