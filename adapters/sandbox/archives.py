@@ -55,9 +55,9 @@ class ArchiveLimits:
 
 @dataclass(frozen=True, slots=True)
 class PackedFolder:
-    """A folder and the name that it has in the archive, such as `source`."""
+    """A folder, None for an empty one, and the name that it has in the archive, such as `source`."""
 
-    folder: Path
+    folder: Path | None
     name: str
 
 
@@ -148,7 +148,12 @@ def _archive(folders: Sequence[PackedFolder], owner: int) -> Generator[bytes, No
 
 
 def _members(folders: Sequence[PackedFolder], owner: int) -> Iterator[_Packed]:
-    waiting = [(os.fspath(packed.folder), packed.name) for packed in reversed(folders)]
+    for packed in folders:
+        if packed.folder is None:
+            empty = tarfile.TarInfo(packed.name)
+            empty.type, empty.mode, empty.uid, empty.gid = tarfile.DIRTYPE, 0o755, owner, owner
+            yield _Packed(empty.tobuf(tarfile.GNU_FORMAT), "", 0)
+    waiting = [(os.fspath(packed.folder), packed.name) for packed in folders if packed.folder is not None]
     while waiting:
         path, name = waiting.pop()
         status = os.lstat(path)

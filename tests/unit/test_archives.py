@@ -104,9 +104,8 @@ async def test_packing_comes_back_the_same_and_has_the_announced_length(tmp_path
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         assert {(info.uid, info.gid, info.uname) for info in archive} == {(OWNER, OWNER, "")}
         assert not any(info.mode & 0o7000 for info in archive.getmembers())
-    listing = subprocess.run(
-        ["tar", "-xf", "-", "-C", str(tmp_path), "again"], input=data, capture_output=True, check=True
-    )
+    command = ["tar", "-xf", "-", "-C", str(tmp_path), "again"]
+    listing = await asyncio.to_thread(subprocess.run, command, input=data, capture_output=True, check=True)
     assert not listing.stderr
     assert (tmp_path / "again/run.sh").stat().st_mode & 0o7777 == 0o755
     assert await unpack(pieces(await packed(folders[0]), 777), tmp_path / "out", LIMITS, strip=1)
@@ -159,7 +158,7 @@ async def test_what_could_lead_out_is_refused(tmp_path: Path, members: list[Call
     with pytest.raises(ArchiveRefused):
         await unpack(pieces(archive_of(*members, form=form)), tmp_path / "out", LIMITS)
 
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert os.listdir(tmp_path) == ["out"]
 
 
 async def test_a_file_larger_than_allowed_is_refused_before_it_is_written(tmp_path: Path) -> None:
