@@ -240,8 +240,6 @@ def _keys(event: Event) -> tuple[Hashable, ...]:
             return (("sessions", event.user_id),)
         case SiteChanged():
             return (("site", event.project_id),)
-        case SiteChanged():
-            return (("site", event.project_id),)
         case NotificationAdded():
             return (("notifications", event.user_id),)
         case OutboxFilled():
@@ -259,8 +257,6 @@ def _encode(event: Event) -> bytes:
             return orjson.dumps(["cancel", str(event.execution_id)])
         case SessionsChanged():
             return orjson.dumps(["sessions", str(event.user_id)])
-        case SiteChanged():
-            return orjson.dumps(["site", str(event.project_id)])
         case SiteChanged():
             return orjson.dumps(["site", str(event.project_id)])
         case NotificationAdded():
@@ -282,8 +278,6 @@ def _decode(data: bytes) -> Event | None:
                 return CancelRequested(UUID(values[0]))
             case "sessions":
                 return SessionsChanged(UUID(values[0]))
-            case "site":
-                return SiteChanged(UUID(values[0]))
             case "site":
                 return SiteChanged(UUID(values[0]))
             case "notifications":
