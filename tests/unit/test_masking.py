@@ -113,12 +113,10 @@ def test_a_value_inside_of_base64_is_masked_but_for_its_edges(
         return
     encode = base64.urlsafe_b64encode if is_url_safe else base64.b64encode
     encoded = encode(before + value.strip().encode() + after).decode()
-    left = masker.mask(encoded)
     start, end = 8 * len(before), 8 * (len(before) + len(value.strip().encode()))
-    # Characters that also hold bits of a neighbour stay: at most one on either side belongs to the value.
-    assert left.startswith(encoded[: start // 6])
-    assert MASK.decode() in left
-    assert len(left) - 3 <= len(encoded) - (end // 6 - -(-start // 6))
+    # A character that also holds bits of a neighbour may stay: at most one on either side.
+    left = masker.mask(encoded).replace("***", "")
+    assert len(left) <= len(encoded) - (end // 6 - -(-start // 6))
 
 
 @pytest.mark.parametrize("columns", [64, 76])
@@ -175,6 +173,11 @@ def test_overlapping_secrets_become_one_mask() -> None:
 def test_a_secret_within_what_was_found_reaches_beyond_it() -> None:
     """The longest match at `x` hides that another secret begins inside of it."""
     assert Masker([("A", "xabcab"), ("B", "abcabd"), ("C", "cabd")]).mask("<xabcabd>") == "<***>"
+
+
+def test_a_shorter_secret_within_what_was_found_is_seen_beside_longer_ones() -> None:
+    masker = Masker([("A", "xxab"), ("B", "abcd"), ("C", "abcdaa"), ("D", "abcdab")])
+    assert masker.mask("<xxabcdaz>") == "<***az>"
 
 
 def test_nothing_is_held_or_masked_without_secrets() -> None:
@@ -258,6 +261,15 @@ def test_only_what_may_be_a_beginning_is_held_back() -> None:
     assert stream.feed(b"g") == b""
     assert stream.close() == b"g"
     assert stream.feed(b"eheim") == b"eheim"
+
+
+@pytest.mark.parametrize("value", ["geheim", SECRET, PEM])
+def test_every_form_is_held_up_to_its_last_byte(value: str) -> None:
+    masker = Masker([("KEY", value)])
+    for form in forms_of(value):
+        stream = MaskingStream(masker)
+        given = stream.feed(form[:-1]) + stream.feed(form[-1:]) + stream.close()
+        assert given == MASK, form
 
 
 def test_a_secret_that_begins_a_longer_one_waits_for_it() -> None:
