@@ -35,9 +35,11 @@ _MAX_TITLE_LENGTH: Final = 200
 _MAX_SUBJECT_NAME_LENGTH: Final = 80
 
 _SELECT: Final = """
-SELECT e.status, e.failure_message, d.number, d.environment, d.branch, d.commit_hash, d.commit_message, d.alias,
-       d.site_key, d.build_seconds, d.superseded_by_id, p.owner_id, p.name, p.slug,
-       EXISTS (SELECT 1 FROM site_aliases a WHERE a.deployment_id = d.execution_id) AS is_live,
+SELECT e.failure_message, d.number, d.environment, d.branch, d.commit_hash, d.commit_message, d.site_key,
+       d.build_seconds, d.superseded_by_id, p.owner_id, p.name, p.slug,
+       EXISTS (
+           SELECT 1 FROM site_aliases a WHERE a.deployment_id = d.execution_id AND a.name = $5
+       ) AS is_live,
        p.repository_full_name IS NOT NULL AND EXISTS (
            SELECT 1 FROM oauth_connections c WHERE c.user_id = p.owner_id AND c.provider = 'GITHUB'
        ) AS is_on_github,
@@ -72,6 +74,7 @@ def telling(settings: Settings, pool: asyncpg.Pool) -> Handler:
                 _SELECT,
                 execution_id,
                 *(DEFAULTS[name] for name in ("email_notifications", "deployment_success", "deployment_failure")),
+                PRODUCTION_ALIAS,
             )
             if row is None:
                 return  # deleted meanwhile
@@ -126,7 +129,7 @@ def _news(settings: Settings, status: ExecutionStatus, row: asyncpg.Record) -> _
     name = _shortened(one_line(row["name"]), _MAX_SUBJECT_NAME_LENGTH)
     subject = f"Deployment {row['number']} of {name}"
     if status is ExecutionStatus.SUCCEEDED and row["deployment_success"]:
-        title = f"{subject} is live" if row["is_live"] else f"{subject} is built"
+        title = f"{subject} is {_state(row)}"
         body = "\n".join([_source(row), *_outcome(row)])
         url = _site_url(settings, row)
         return _News(
@@ -160,17 +163,22 @@ def _source(row: asyncpg.Record) -> str:
     return text
 
 
+def _state(row: asyncpg.Record) -> str:
+    if row["is_live"]:
+        return "live"
+    return "built" if row["environment"] == DeploymentEnvironment.PRODUCTION else "ready to preview"
+
+
 def _outcome(row: asyncpg.Record) -> list[str]:
     lines = [] if row["build_seconds"] is None else [f"Built in {row['build_seconds']:.0f} s."]
-    if not row["is_live"]:
-        lines.append("It is not live: the address it would take leads to another deployment.")
+    if _state(row) == "built":
+        lines.append("It is not live: the project's address leads to another deployment.")
     return lines
 
 
 def _site_url(settings: Settings, row: asyncpg.Record) -> str:
-    """The project's address for what is live in production, else the deployment's own, which stays."""
-    is_production = row["environment"] == DeploymentEnvironment.PRODUCTION and row["alias"] == PRODUCTION_ALIAS
-    return settings.site_url(row["slug"] if row["is_live"] and is_production else f"{row['site_key']}-{row['slug']}")
+    """The project's address for what is live, else the deployment's own, which stays."""
+    return settings.site_url(row["slug"] if row["is_live"] else f"{row['site_key']}-{row['slug']}")
 
 
 def _shortened(text: str, max_length: int) -> str:

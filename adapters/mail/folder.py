@@ -29,7 +29,7 @@ class FolderMailer:
 
     async def send(self, message: EmailMessage) -> None:
         """Write the message; raises TransientMailError when the disk does not take it."""
-        content = message.as_bytes(policy=policy.SMTPUTF8)
+        content = message.as_bytes(policy=policy.SMTP)
         try:
             await asyncio.to_thread(self._write, content)
         except OSError as error:

@@ -61,6 +61,8 @@ def recipient(name: str, email: str) -> Address:
     """Somebody's address, its domain as DNS has it (RFC 5891); raises MailRefused for one that no mail can have."""
     local, _, domain = email.rpartition("@")
     try:
+        if not (local and domain):
+            raise ValueError
         ascii_domain = domain if domain.isascii() else idna.encode(domain).decode("ascii")
         return Address(one_line(name), local, ascii_domain)
     except ValueError as error:
