@@ -200,6 +200,9 @@ _ENVIRONMENT = {
     "GIT_PROTOCOL_FROM_USER": "0",
     "GIT_LFS_SKIP_SMUDGE": "1",
     "GIT_PAGER": "cat",
+    # Builds reach their own loopback past the proxy; a clone's 127.0.0.1 is what the operator opened, outside.
+    "NO_PROXY": "",
+    "no_proxy": "",
 }
 
 # Git exports these to the processes it starts, those for submodules included.
