@@ -119,6 +119,16 @@ async def project_with(connection: Executor, project_id: UUID) -> Row | None:
     return None if found is None else dict(found)
 
 
+async def projects_without_hook(user_id: UUID) -> list[UUID]:
+    """A user's projects that deploy by themselves and that GitHub does not tell us of."""
+    found = await database.rows(
+        """SELECT id FROM projects WHERE owner_id = $1 AND repository_full_name IS NOT NULL AND auto_deploy
+               AND github_hook_id IS NULL ORDER BY id""",
+        user_id,
+    )
+    return [row["id"] for row in found]
+
+
 async def note_hook(connection: Executor, project_id: UUID, *, repository: str, hook_id: int | None) -> bool:
     """Write down a project's webhook; False when the project is gone or has another repository by now."""
     changed = await connection.fetchval(

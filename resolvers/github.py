@@ -22,7 +22,7 @@ from uuid import UUID
 from adapters import github, github_api, one_time_codes
 from adapters.git import normalise_repository
 from adapters.github import GitHub, TokenRefused
-from adapters.secret_box import CannotOpen, Place
+from adapters.secret_box import CannotOpen
 from adapters.short_cache import ShortCache
 from errors import Conflict, RateLimitExceeded, ServiceUnavailable, SwitchyardError, Unauthorized, ValidationFailed
 from models import github_queries
@@ -31,8 +31,10 @@ from models.connections import Provider
 from models.database import Row
 from models.ids import new_id
 from models.permissions import Actor, Permission
+from models.sealed import CONNECTION_TOKEN
 from models.transaction import after_commit, unit_of_work
 from resolvers import access, sessions, texts
+from tasks import github_hooks, outbox
 
 STATE_SECONDS: Final = 600
 CODE_SECONDS: Final = 60
@@ -131,7 +133,7 @@ async def complete(actor: Actor, *, code: str) -> Row:
         )
     account = await github_api.account(client, granted.token)
     connection_id = new_id()
-    sealed = sessions.secret_box().seal(granted.token, place=_place(connection_id))
+    sealed = sessions.secret_box().seal(granted.token, place=CONNECTION_TOKEN.place(connection_id))
     async with unit_of_work():
         stored = await github_queries.store_connection(
             connection_id,
@@ -145,6 +147,11 @@ async def complete(actor: Actor, *, code: str) -> Row:
         if stored is None:
             raise Conflict(f"The GitHub account {account.login} is connected to another user here.", reason="taken")
         await _record(actor, "connectGithub", connection_id=connection_id, login=account.login)
+        for project_id in await github_queries.projects_without_hook(user_id):
+            # Under a key of its own: one that GitHub refused with the old connection may still be there.
+            await outbox.post(
+                github_hooks.TOPIC, f"ensure:{project_id}:{connection_id}", {"projectId": str(project_id)}
+            )
     return stored
 
 
@@ -263,7 +270,7 @@ async def _authority(user_id: UUID) -> tuple[UUID, GitHub, str]:
     if row["refused_at"] is not None:
         raise TokenRefused
     try:
-        token = sessions.secret_box().open(row["sealed_token"], place=_place(row["id"]))
+        token = sessions.secret_box().open(row["sealed_token"], place=CONNECTION_TOKEN.place(row["id"]))
     except CannotOpen:
         raise TokenRefused from None
     return row["id"], github.current(), token
@@ -279,7 +286,7 @@ async def _noting_refusal(connection_id: UUID) -> AsyncIterator[None]:
 
 
 async def _revoke(removed: Row) -> None:
-    token = sessions.secret_box().open(removed["sealed_token"], place=_place(removed["id"]))
+    token = sessions.secret_box().open(removed["sealed_token"], place=CONNECTION_TOKEN.place(removed["id"]))
     await github.current().revoke_token(token)
 
 
@@ -327,10 +334,6 @@ def _with_query(address: str, **values: str) -> str:
     parts = urlsplit(address)
     query = "&".join(part for part in (parts.query, urlencode(values)) if part)
     return urlunsplit(parts._replace(query=query))
-
-
-def _place(connection_id: UUID) -> Place:
-    return Place("oauth_connections", "sealed_token", connection_id)
 
 
 async def _record(
