@@ -26,12 +26,12 @@ from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from adapters import events
+from adapters import events, github
 from adapters.storage import Storage, open_storage
 from adapters.structured_logs import set_up_logging
 from models import database
 from resolvers import sessions
-from schema import build_schema, files, pages
+from schema import build_schema, files, oauth, pages, webhooks
 from schema.context import AppState
 from schema.credentials import Gate
 from schema.execution import Operations
@@ -93,6 +93,8 @@ def _routes(settings: Settings, health: Health) -> list[BaseRoute]:
         WebSocketRoute("/graphql", GraphQLSocket(operations, gate, surface)),
         *pages.routes(),
         *files.routes(_storage_of),
+        *oauth.routes(),
+        *webhooks.routes(settings),
         Route("/healthz", health.alive),
         Route("/readyz", health.ready),
     ]
@@ -132,6 +134,7 @@ async def _opened(app: Starlette, settings: Settings) -> AsyncIterator[None]:
         await stack.enter_async_context(database.connected(settings))
         await stack.enter_async_context(events.connected(settings))
         await stack.enter_async_context(queue.connected(settings))
+        await stack.enter_async_context(github.connected(settings))
         app.state.storage = await stack.enter_async_context(open_storage(settings))
         await stack.enter_async_context(sessions.opened(settings))
         yield

@@ -17,6 +17,7 @@ from strawberry.schema.config import StrawberryConfig
 from schema.deployment_commands import DeploymentsMutation
 from schema.deployments import Deployment, DeploymentsQuery
 from schema.executions import ExecutionsSubscription
+from schema.github import GithubMutation, GithubQuery
 from schema.job_commands import JobsMutation
 from schema.jobs import JobsQuery
 from schema.node import NodeQuery
@@ -28,6 +29,7 @@ from schema.runs import JobRun, RunsMutation, RunsQuery
 from schema.scalars import SCALARS
 from schema.tools import ToolsMutation, ToolsQuery
 from schema.users import UsersMutation, UsersQuery
+from schema.webhooks import WebhooksMutation, WebhooksQuery
 
 _QUERIES: tuple[type, ...] = (
     NodeQuery,
@@ -37,6 +39,8 @@ _QUERIES: tuple[type, ...] = (
     RunsQuery,
     ProjectsQuery,
     DeploymentsQuery,
+    GithubQuery,
+    WebhooksQuery,
     NotificationsQuery,
     PreferencesQuery,
 )
@@ -47,6 +51,8 @@ _MUTATIONS: tuple[type, ...] = (
     RunsMutation,
     ProjectsMutation,
     DeploymentsMutation,
+    GithubMutation,
+    WebhooksMutation,
     NotificationsMutation,
     PreferencesMutation,
 )
