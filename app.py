@@ -93,6 +93,8 @@ def _routes(settings: Settings, health: Health) -> list[BaseRoute]:
         WebSocketRoute("/graphql", GraphQLSocket(operations, gate, surface)),
         *pages.routes(),
         *files.routes(_storage_of),
+        *log_downloads.routes(settings),
+        *deploy_hooks.routes(),
         *oauth.routes(),
         *webhooks.routes(settings),
         Route("/healthz", health.alive),

@@ -182,14 +182,10 @@ async def lock_idle(project_id: UUID) -> bool | None:
     )
 
 
-async def stored_objects(project_id: UUID) -> list[str]:
-    """Keys of all that a project has in storage: files of its sites, in every form, and finished logs."""
+async def stored_logs(project_id: UUID) -> list[str]:
+    """Keys of the finished logs of a project's deployments."""
     found = await database.rows(
-        """SELECT object_key || form AS key FROM site_blobs
-           CROSS JOIN LATERAL (VALUES ('', 0::bigint), ('.br', brotli_size), ('.gz', gzip_size)) AS forms(form, size)
-           WHERE project_id = $1 AND forms.size IS NOT NULL
-           UNION ALL
-           SELECT e.log_object->>'key' FROM executions e JOIN deployments d ON d.execution_id = e.id
+        """SELECT e.log_object->>'key' AS key FROM executions e JOIN deployments d ON d.execution_id = e.id
            WHERE d.project_id = $1 AND e.log_object->>'key' IS NOT NULL""",
         project_id,
     )

@@ -17,7 +17,6 @@ from uuid import UUID
 import orjson
 
 from adapters import events
-from adapters.secret_box import Place
 from errors import ValidationFailed
 from models import database, deployment_queries, execution_commands, project_queries
 from models.database import Row
@@ -26,6 +25,7 @@ from models.events import CancelRequested, ExecutionChanged
 from models.execution_commands import CancelOutcome
 from models.ids import new_id
 from models.projects import DeploymentEnvironment, SupersedePolicy
+from models.sealed import DEPLOYMENT_ENVIRONMENT, ENVIRONMENT_VALUE
 from models.sites import PRODUCTION_ALIAS
 from resolvers import access, sessions
 from tasks import queue
@@ -108,7 +108,7 @@ async def enqueue_again(project_id: UUID, deployment_id: UUID, *, again_id: UUID
         raise access.missing()
     number, project = taken
     sealed = snapshot["sealed_environment"]
-    opened = sessions.secret_box().open(sealed, place=_place(deployment_id)) if sealed else "{}"
+    opened = sessions.secret_box().open(sealed, place=DEPLOYMENT_ENVIRONMENT.place(deployment_id)) if sealed else "{}"
     copied = ("branch", "commit_hash", "commit_message", "commit_author", "pull_request", "is_fork", "clone_url")
     await _insert(
         again_id,
@@ -169,7 +169,8 @@ async def _insert(
         max_queued=settings.max_queued_per_user,
         turn_key=f"{project['id']}:{alias}",
     )
-    sealed = sessions.secret_box().seal(orjson.dumps(variables), place=_place(deployment_id)) if variables else None
+    place = DEPLOYMENT_ENVIRONMENT.place(deployment_id)
+    sealed = sessions.secret_box().seal(orjson.dumps(variables), place=place) if variables else None
     await deployment_queries.insert(
         deployment_id,
         project["id"],
@@ -211,12 +212,6 @@ async def _replace_older(project: Row, source: Source, environment: DeploymentEn
 async def _variables(project_id: UUID, environment: DeploymentEnvironment) -> dict[str, str]:
     """Names and values of a project's variables, opened."""
     return {
-        row["name"]: sessions.secret_box().open(
-            row["sealed_value"], place=Place("environment_variables", "sealed_value", row["id"])
-        )
+        row["name"]: sessions.secret_box().open(row["sealed_value"], place=ENVIRONMENT_VALUE.place(row["id"]))
         for row in await project_queries.sealed_variables(project_id, environment)
     }
-
-
-def _place(deployment_id: UUID) -> Place:
-    return Place("deployments", "sealed_environment", deployment_id)

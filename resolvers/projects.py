@@ -18,7 +18,6 @@ from uuid import UUID
 
 from adapters import storage
 from adapters.git import check_branch, normalise_repository
-from adapters.secret_box import Place
 from errors import Conflict, Unauthorized, ValidationFailed
 from models import outbox, project_queries
 from models.audit import AuditEvent
@@ -28,6 +27,7 @@ from models.idempotency import earlier, once
 from models.ids import new_id
 from models.permissions import Actor, Permission
 from models.projects import DeploymentEnvironment, SupersedePolicy
+from models.sealed import ENVIRONMENT_VALUE
 from models.transaction import after_commit, unit_of_work
 from resolvers import access, deployment_queue, sessions, texts
 from resolvers.deployment_queue import Source
@@ -138,7 +138,7 @@ async def delete(actor: Actor, project_id: str) -> None:
             raise access.missing()
         if not is_idle:
             raise Conflict("A deployment of this project waits or works; cancel it first.")
-        objects = await project_queries.stored_objects(row["id"])
+        logs = await project_queries.stored_logs(row["id"])
         await project_queries.delete(row["id"])
         await _record(actor, "deleteProject", row["id"], name=row["name"], owner=str(row["owner_id"]))
         if row["github_hook_id"] is not None:
@@ -151,8 +151,9 @@ async def delete(actor: Actor, project_id: str) -> None:
                     "ownerId": str(row["owner_id"]),
                 },
             )
-        for start in range(0, len(objects), OBJECTS_PER_EFFECT):
-            delete_objects_after_commit(objects[start : start + OBJECTS_PER_EFFECT])
+        await outbox.put("site.removal", str(row["id"]), {"projectId": str(row["id"])})
+        for start in range(0, len(logs), OBJECTS_PER_EFFECT):
+            delete_objects_after_commit(logs[start : start + OBJECTS_PER_EFFECT])
 
 
 async def set_variables(actor: Actor, project_id: str, changes: Sequence[VariableChange], *, replace: bool) -> Row:
@@ -185,8 +186,8 @@ async def set_variables(actor: Actor, project_id: str, changes: Sequence[Variabl
         for (environment_name, name), value in wanted.items():
             if value is not None:
                 variable_id = present.get((environment_name, name)) or new_id()
-                place_in_table = Place("environment_variables", "sealed_value", variable_id)
-                sealed.append((variable_id, environment_name, name, box.seal(value, place=place_in_table)))
+                text = box.seal(value, place=ENVIRONMENT_VALUE.place(variable_id))
+                sealed.append((variable_id, environment_name, name, text))
         await project_queries.put_variables(row["id"], sealed)
         gone = [present[key] for key in present if key not in staying]
         await project_queries.delete_variables(gone)

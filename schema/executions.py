@@ -21,6 +21,7 @@ from models.permissions import Permission, Role
 from models.users import Account
 from resolvers import access, executions
 from resolvers import logs as log_reading
+from schema import log_downloads
 from schema.context import Context
 from schema.enums import publish
 from schema.node import Node
@@ -167,6 +168,13 @@ class Execution(Node):
             )
             for row in await execution_rows.history(self.row["id"])
         ]
+
+    @strawberry.field(
+        description="A link that downloads the log so far as text; it expires, an hour from now unless set otherwise."
+    )
+    def log_url(self, info: Info) -> str:
+        """Signed for whoever asked."""
+        return log_downloads.link(self.row["id"], info.context.settings)
 
     @strawberry.field(description="The log, oldest line first; up to 1,000 lines a page, 20 when nothing is said.")
     async def logs(

@@ -11,6 +11,7 @@ from models.permissions import Permission
 from models.projects import DeploymentEnvironment, SupersedePolicy
 from resolvers import access, projects
 from resolvers.projects import VariableChange
+from schema import deploy_hooks
 from schema.context import Context
 from schema.permissions import requires
 from schema.projects import DeployHook, Project, deploy_hook_of, project_of
@@ -302,7 +303,7 @@ class ProjectsMutation:
         rows = await project_queries.hooks([project["id"]])
         return CreateDeployHookPayload(
             deploy_hook=next(deploy_hook_of(row) for row in rows if row["id"] == made.hook_id),
-            url=f"{context.settings.base_url}/hooks/deploy/{made.token}",
+            url=f"{context.settings.base_url}{deploy_hooks.PATH}?key={made.token}",
         )
 
     @strawberry.mutation(

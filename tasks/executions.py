@@ -239,6 +239,8 @@ class Engine:
             )
 
         await self.persist(work, write)
+        for event in outcome.news:
+            self._say(event, event)
 
     async def _hand_back(self, work: Work) -> None:
         with suppress(LeaseLost):

@@ -18,6 +18,7 @@ import asyncpg
 
 from adapters import processes
 from adapters.processes import Limits, ProcessTree, TreeStillAlive
+from models.events import Event
 from models.executions import Claim, ExecutionStatus, Failure, FailureCode
 from tasks.log_writer import LogWriter
 
@@ -35,11 +36,15 @@ class ExecutionFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an execution ended. `write` stores the kind's own result in the transaction that ends it."""
+    """How an execution ended.
+
+    `write` stores the kind's own result in the transaction that ends it; `news` is told once that is committed.
+    """
 
     status: ExecutionStatus
     failure: Failure | None = None
     write: FencedWrite | None = None
+    news: tuple[Event, ...] = ()
 
     @classmethod
     def failed(cls, code: FailureCode, message: str, **fields: Any) -> Outcome:

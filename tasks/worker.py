@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 
 import asyncpg
 import structlog
@@ -21,6 +22,8 @@ from models import database
 from models.ids import new_id
 from settings import Settings
 from tasks import deployment_news, doorman, mail, outbox, queue, sweeper
+from tasks.build import upkeep
+from tasks.build.kind import DeploymentKind
 from tasks.crawl.kind import CrawlKind
 from tasks.executions import Engine
 from tasks.outbox import Handler
@@ -30,23 +33,25 @@ _log = structlog.get_logger("switchyard.worker")
 _POOL_IDLE_IN_TRANSACTION_MS = "5000"
 
 
-def shipped_kinds(settings: Settings, storage: Storage) -> list[Kind]:
+def shipped_kinds(settings: Settings, storage: Storage, pool: asyncpg.Pool) -> list[Kind]:
     """The kinds of execution that Switchyard ships."""
-    return [CrawlKind(settings, storage)]
+    return [CrawlKind(settings, storage), DeploymentKind(settings, storage, pool)]
 
 
-def shipped_handlers(settings: Settings, pool: asyncpg.Pool) -> dict[str, Handler]:
+def shipped_handlers(settings: Settings, storage: Storage, pool: asyncpg.Pool) -> dict[str, Handler]:
     """Who tells which topic of the outbox."""
     return {
         deployment_news.TOPIC: deployment_news.telling(settings, pool),
         mail.TOPIC: mail.sending(settings, pool, open_mailer(settings)),
+        upkeep.GARBAGE_TOPIC: partial(upkeep.collect, pool, storage),
+        upkeep.REMOVAL_TOPIC: partial(upkeep.remove, storage),
     }
 
 
 async def run(
     settings: Settings,
-    kinds: Callable[[Settings, Storage], Sequence[Kind]] = shipped_kinds,
-    handlers: Callable[[Settings, asyncpg.Pool], Mapping[str, Handler]] = shipped_handlers,
+    kinds: Callable[[Settings, Storage, asyncpg.Pool], Sequence[Kind]] = shipped_kinds,
+    handlers: Callable[[Settings, Storage, asyncpg.Pool], Mapping[str, Handler]] = shipped_handlers,
 ) -> None:
     """Work until SIGTERM or SIGINT, then finish what is short, hand back what is long, and return."""
     set_up_logging(settings)
@@ -56,8 +61,8 @@ async def run(
         await stack.enter_async_context(queue.connected(settings))
         storage = await stack.enter_async_context(open_storage(settings))
         pool = await stack.enter_async_context(_pool(settings))
-        offered = {kind.name: kind for kind in kinds(settings, storage) if kind.slots > 0}
-        tellers = handlers(settings, pool)
+        offered = {kind.name: kind for kind in kinds(settings, storage, pool) if kind.slots > 0}
+        tellers = handlers(settings, storage, pool)
         engine = Engine(settings, pool, offered, name)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -66,6 +71,7 @@ async def run(
         async with asyncio.TaskGroup() as group:
             helpers = [group.create_task(sweeper.run(settings, pool, storage), name="sweeper")]
             helpers.append(group.create_task(outbox.run(pool, tellers), name="outbox"))
+            helpers.append(group.create_task(upkeep.sweep(pool, storage), name="site-sweep"))
             helpers += [
                 group.create_task(doorman.answer(settings, engine, kind), name=f"doorman-{kind}") for kind in offered
             ]

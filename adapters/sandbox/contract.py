@@ -52,9 +52,9 @@ class BuildLimits:
 class BuildSpec:
     """A build. `source` is a folder on this machine that the runner may change and the caller removes.
 
-    `working_directory` and `output_directory` are relative POSIX paths, the second one inside the first. `cache` is a
-    folder that survives the build, None where there must be none. `build_id` names the build wherever it runs, so that
-    `reap` finds what a lost worker left.
+    `working_directory` is a POSIX path relative to `source`, `output_directory` one relative to the working directory.
+    `cache` is a folder that survives the build, None where there must be none. `build_id` names the build wherever it
+    runs, so that `reap` finds what a lost worker left.
     """
 
     build_id: str

@@ -1,4 +1,4 @@
-"""Signed URLs of the local driver: a capability to read or to create one object, until it expires.
+"""Signed URLs: a capability to read or to create one object, until it expires; of the local driver and of logs.
 
 Invariant: a signature covers the method, the key and every parameter, so that nothing can be added, dropped or
 moved to another object; it is checked, in constant time, before anything else is looked at. Keys are derived from
@@ -52,11 +52,23 @@ class CreateGrant:
 
 
 class UrlSigner:
-    """Makes and checks the URLs of one API; the first key of the keyring signs, all of them verify."""
+    """Makes and checks the URLs of one API; the first key of the keyring signs, all of them verify.
 
-    def __init__(self, *, base_url: str, keyring: Mapping[str, bytes], now: Callable[[], float] = time.time) -> None:
+    `path` is where they lead, `purpose` keeps links of one kind from being taken for another's.
+    """
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        keyring: Mapping[str, bytes],
+        now: Callable[[], float] = time.time,
+        path: str = PATH,
+        purpose: bytes = _PURPOSE,
+    ) -> None:
         self._base_url = base_url
-        self._keys = {kid: _derive(key) for kid, key in keyring.items()}
+        self._path = path
+        self._keys = {kid: _derive(key, purpose) for kid, key in keyring.items()}
         self._signing_kid = next(iter(self._keys))
         self._now = now
 
@@ -95,7 +107,7 @@ class UrlSigner:
         expires = int(self._now()) + check_expiry(expires_seconds)
         signed = sorted({**parameters, "expires": str(expires), "kid": self._signing_kid}.items())
         signature = _signature(self._keys[self._signing_kid], method, key, signed)
-        return f"{self._base_url}{PATH}{quote(key)}?{urlencode([*signed, ('signature', signature)])}"
+        return f"{self._base_url}{self._path}{quote(key)}?{urlencode([*signed, ('signature', signature)])}"
 
     def _verified(self, method: str, key: str, query: str) -> dict[str, str]:
         try:
@@ -127,9 +139,9 @@ def content_disposition(filename: str | None, *, content_type: str | None, inlin
     return f"{shown}; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
 
 
-def _derive(key: bytes) -> bytes:
+def _derive(key: bytes, purpose: bytes) -> bytes:
     # HKDF-Expand (RFC 5869 §2.3) of one block: the keyring's keys are uniformly random, so no extract step is due.
-    return hmac.digest(key, _PURPOSE + b"\x01", "sha256")
+    return hmac.digest(key, purpose + b"\x01", "sha256")
 
 
 def _signature(signing_key: bytes, method: str, key: str, parameters: Sequence[tuple[str, str]]) -> str:

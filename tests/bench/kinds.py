@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import sys
 
+import asyncpg
+
 import settings
 from adapters.line_streams import line_batches
 from adapters.storage import Storage
@@ -70,7 +72,7 @@ class Chatter(Quick):
         return SUCCEEDED
 
 
-def kinds(_settings: Settings, _storage: Storage) -> list[Quick]:
+def kinds(_settings: Settings, _storage: Storage, _pool: asyncpg.Pool) -> list[Quick]:
     """All of them."""
     return [Quick(), Sleep(), Chatter()]
 

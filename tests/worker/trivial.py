@@ -175,7 +175,7 @@ class TrivialKind:
         (self._folder / f"stubborn-{work.id}.new").rename(self._folder / f"stubborn-{work.id}")
 
 
-def kinds(loaded: Settings, _storage: Storage) -> list[TrivialKind]:
+def kinds(loaded: Settings, _storage: Storage, _pool: asyncpg.Pool) -> list[TrivialKind]:
     """The kinds that the environment names."""
     named = (entry.partition(":") for entry in os.environ.get("TRIVIAL_KINDS", "TRIVIAL:4").split(","))
     return [
