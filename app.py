@@ -31,7 +31,7 @@ from adapters.storage import Storage, open_storage
 from adapters.structured_logs import set_up_logging
 from models import database
 from resolvers import sessions
-from schema import build_schema, files, oauth, pages, webhooks
+from schema import build_schema, deploy_hooks, files, log_downloads, oauth, pages, webhooks
 from schema.context import AppState
 from schema.credentials import Gate
 from schema.execution import Operations
