@@ -32,7 +32,7 @@ Refresh = Annotated[
 
 
 @strawberry.type(description="Your account at GitHub, as you connected it.")
-class GithubConnection:
+class GithubAccount:
     """A connection."""
 
     login: str = strawberry.field(description="The account's name at GitHub.")
@@ -95,7 +95,7 @@ class CompleteGithubConnectionInput:
 class CompleteGithubConnectionPayload:
     """The connection."""
 
-    connection: GithubConnection = strawberry.field(description="The connection.")
+    connection: GithubAccount = strawberry.field(description="The connection.")
 
 
 @strawberry.type(description="The account is not connected any more.")
@@ -113,7 +113,7 @@ class GithubQuery:
         description="Your account at GitHub; null when you have not connected one.",
         extensions=[requires(Permission.ACCOUNT_READ)],
     )
-    async def github_connection(self, info: Info) -> GithubConnection | None:
+    async def github_connection(self, info: Info) -> GithubAccount | None:
         """The actor's connection."""
         row = await github.connection(info.context.actor)
         return None if row is None else _connection(row)
@@ -234,8 +234,8 @@ def _sort_key(values: Sequence[Any], columns: Sequence[Column]) -> tuple[Any, ..
     return tuple(key)
 
 
-def _connection(row: Row) -> GithubConnection:
-    return GithubConnection(
+def _connection(row: Row) -> GithubAccount:
+    return GithubAccount(
         login=row["login"],
         avatar_url=row["avatar_url"],
         scopes=row["scopes"].split(),
