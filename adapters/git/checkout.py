@@ -85,9 +85,10 @@ def read_file(folder: Path, name: str, *, limit_bytes: int) -> bytes | TooLarge 
         return None
     finally:
         os.close(directory)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return None
     with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return None
         content = file.read(limit_bytes + 1)
     return content if len(content) <= limit_bytes else TooLarge()
 
