@@ -39,7 +39,7 @@ __all__ = [
 
 # An option of a build script that says where the output goes.
 _OUTPUT_OPTION = re.compile(r"--(?:output|outDir|out-dir|dist-dir|dest|destination)[= ]{1,3}['\"]?([\w./-]{1,200})")
-_FOLDER = re.compile(r"[A-Za-z0-9._@+-]+(?:/[A-Za-z0-9._@+-]+)*")
+_FOLDER = re.compile(r"(?!-)[A-Za-z0-9._@+-]+(?:/(?!-)[A-Za-z0-9._@+-]+)*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -211,7 +211,7 @@ RECIPES = (
         id=FrameworkId.PARCEL,
         name="Parcel",
         matches=conventions.depends_on("parcel"),
-        command="parcel build conventions.index.html",
+        command="parcel build index.html",
         output="dist",
     ),
     Recipe(
