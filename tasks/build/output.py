@@ -138,8 +138,7 @@ class _Channel:
     def close(self, stage: str | None) -> list[NewLine]:
         """All that is held, as if a line feed had come."""
         rest = self._masking.feed(self._terminal.close()) + self._masking.close()
-        is_open = bool(self._partial or rest or self._is_continued)
-        return self._split(rest + b"\n", stage) if is_open else []
+        return self._split(rest + b"\n", stage) if self._partial or rest else []
 
     def _split(self, data: bytes, stage: str | None) -> list[NewLine]:
         complete, feed, self._partial = (self._partial + data).rpartition(b"\n")
@@ -156,9 +155,7 @@ class _Channel:
                 lines = [NewLine(timestamp, LogLevel.INFO, message, stage) for message in messages]
             if self._is_continued:
                 self._is_continued = False
-                first = lines.pop(0)
-                if first.message:
-                    lines.insert(0, replace(first, level=self._level, is_continuation=True))
+                lines[0] = replace(lines[0], level=self._level, is_continuation=True)
         if len(self._partial) > MAX_LINE_BYTES:
             lines += self._pieces(timestamp, stage)
         return lines
@@ -167,9 +164,9 @@ class _Channel:
         """Pieces of the line at hand, until what is left of it is short."""
         if b"\r" in self._partial:
             overwritten, _, newest = self._partial.rpartition(b"\r")
-            self._partial = newest if newest.strip() else _last_state(overwritten)[:MAX_LINE_BYTES] + b"\r"
+            self._partial = newest if newest.strip() else _last_state(overwritten) + b"\r"
         lines = []
-        while len(self._partial) > MAX_LINE_BYTES + 1:
+        while len(self._partial) > MAX_LINE_BYTES + 1:  # something is left always, be it with a carriage return
             end = MAX_LINE_BYTES
             while end > MAX_LINE_BYTES - 4 and self._partial[end] & 0xC0 == 0x80:  # inside of a character
                 end -= 1

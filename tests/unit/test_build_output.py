@@ -171,14 +171,14 @@ async def test_lines_arrive_as_they_are_complete_and_the_rest_at_the_end_of_the_
     async with printing() as printed:
         await printed.write(b"one\n\ntwo", b" and more\nthr", "ée".encode()[:2])
         assert await printed.messages() == ["one", "", "two and more"]
-        await printed.write("ée".encode()[2:])
+        await printed.write("ée".encode()[2:] + b" geheim-")  # which may be the beginning of a secret
         await printed.output.close()
         await printed.output.close()
-        assert await printed.messages() == ["one", "", "two and more", "thrée"]
+        assert await printed.messages() == ["one", "", "two and more", "thrée geheim-"]
         printed.log.stage = "UPLOADING"
         await printed.write(b"next phase\n")
         assert [(line.message, line.stage) for line in (await printed.stored())[-2:]] == [
-            ("thrée", "BUILDING"),
+            ("thrée geheim-", "BUILDING"),
             ("next phase", "UPLOADING"),
         ]
 
@@ -214,10 +214,16 @@ async def test_a_line_without_end_leaves_in_marked_pieces_and_is_not_kept() -> N
         assert max(len(line.message.encode()) for line in lines) <= MAX_LINE_BYTES
 
 
-async def test_a_long_line_that_ends_with_a_piece_has_no_empty_piece() -> None:
-    async with printing() as printed:
-        await printed.write(b"x" * (2 * MAX_LINE_BYTES + 2), b"\n", b"next\n")
-        assert [len(message) for message in await printed.messages()] == [MAX_LINE_BYTES, MAX_LINE_BYTES, 2, 4]
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r\r\n"])
+@pytest.mark.parametrize("more", [-1, 0, 1, 2, 3, 800])
+async def test_a_long_line_loses_nothing_wherever_it_ends(more: int, end: bytes) -> None:
+    written = b"x" * (2 * MAX_LINE_BYTES + more) + end
+    for cut in range(len(written) - 4, len(written) + 1):
+        async with printing() as printed:
+            await printed.write(written[:cut], written[cut:], b"next\n")
+            *pieces, after = await printed.messages()
+            assert (b"".join(piece.encode() for piece in pieces), after) == (written.rstrip(), "next")
+            assert all(pieces)
 
 
 @pytest.mark.parametrize(
@@ -364,6 +370,8 @@ async def test_what_is_remembered_is_bounded_and_of_this_phase() -> None:
         await printed.write(b"error: of the phase before\n")
         await printed.output.close()
         assert printed.output.last_error_line() == "error: of the phase before"
+        await printed.write(b"fine\n")
+        assert printed.output.last_error_line() == "fine"
         await printed.write(b"".join(b"%d\n\n" % number for number in range(1_000)))
         assert printed.output.tail == tuple(str(number) for number in range(1_000 - TAIL_LINES, 1_000))
         assert printed.output.last_error_line() == "999"
