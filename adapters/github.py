@@ -197,13 +197,13 @@ _client: GitHub | None = None
 
 
 @asynccontextmanager
-async def connected(settings: Settings) -> AsyncIterator[GitHub]:
+async def connected(settings: Settings, *, call_seconds: float = CALL_SECONDS) -> AsyncIterator[GitHub]:
     """Open the client for the life of the process; nothing is asked of GitHub yet."""
     global _client
     before = _client
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=CONNECTIONS),
-        timeout=aiohttp.ClientTimeout(total=CALL_SECONDS),
+        timeout=aiohttp.ClientTimeout(total=call_seconds),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"User-Agent": "Switchyard"},  # GitHub refuses requests without one
         trust_env=False,
