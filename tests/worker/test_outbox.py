@@ -272,6 +272,10 @@ async def test_what_was_given_up_is_kept_for_thirty_days(pool: asyncpg.Pool, wor
     assert row["due_at"] - row["given_up_at"] == timedelta(days=30)
     await worker.stop()
     await pool.execute("UPDATE outbox_messages SET due_at = now() - interval '1 s' WHERE topic = $1", topic)
+    async with pool.acquire() as connection:
+        assert await outbox.take(connection, {topic: 1}, lease_seconds=0) == [], (
+            "its time to go is not its time to come"
+        )
     await workers({a_topic("any"): "fine"})
     await emptied(pool, topic)
 
