@@ -19,12 +19,15 @@ import asyncpg
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from adapters.embedded import EmbeddedError, children, postgres_server, redis_server
+from adapters.embedded import EmbeddedError, postgres_server, redis_server
+from adapters.sandbox import open_runner
+from adapters.sandbox.contract import RunnerUnavailable
 from adapters.storage import open_storage
 from errors import SwitchyardError
 from settings import Settings
 
 ANSWER_SECONDS = 5
+PROBE_SECONDS = 60
 OLDEST_POSTGRES = 150_000  # server_version_num
 OLDEST_REDIS = (6, 2)
 PROBE_KEY = "doctor/probe"
@@ -47,7 +50,7 @@ async def examine(settings: Settings, *, own_postgres: bool, own_redis: bool) ->
     yield check_postgres_programs() if own_postgres else await check_postgres(settings)
     yield check_redis_programs() if own_redis else await check_redis(settings)
     yield await check_storage(settings)
-    yield await check_user_namespaces()
+    yield await check_builds(settings)
 
 
 def check_python() -> Finding:
@@ -140,18 +143,20 @@ async def check_storage(settings: Settings) -> Finding:
     return Finding("Storage", True, f"{settings.storage_backend}, {place}")
 
 
-async def check_user_namespaces() -> Finding:
-    """A process may make a user namespace, as the sandbox of builds needs."""
-    if sys.platform != "linux":
-        return Finding("User namespaces", True, "Linux only; builds need the docker or kubernetes runner here")
-    if await children.namespaces_work():
-        return Finding("User namespaces", True, "allowed")
-    return Finding(
-        "User namespaces",
-        False,
-        "refused by the kernel or the container",
-        "builds will be refused: allow unprivileged user namespaces, or use the docker or kubernetes runner",
-    )
+async def check_builds(settings: Settings) -> Finding:
+    """The configured runner isolates a real, small build."""
+    if settings.worker_build_slots == 0:
+        return Finding("Builds", True, "none on this machine")
+    try:
+        async with asyncio.timeout(PROBE_SECONDS):
+            found = await open_runner(settings).probe()
+    except TimeoutError:
+        return Finding(
+            "Builds", False, f"{settings.build_runner}: no answer", "builds will be refused until it answers"
+        )
+    except RunnerUnavailable as error:
+        return Finding("Builds", False, str(error), "builds will be refused until this is done")
+    return Finding("Builds", True, f"{found.runner}: {found.detail}")
 
 
 def _without_passwords(error: BaseException) -> str:

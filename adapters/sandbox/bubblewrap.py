@@ -65,6 +65,7 @@ ADVICE: Final = {
     "network": "the kernel or the container refuses network namespaces",
     "loopback": "the system lets a namespace be made, but not used (AppArmor does that)",
     "user": "the worker runs as root without the right to become another user",
+    "exec": "bubblewrap cannot be executed by the user of a build",
 }
 WAY_OUT: Final = (
     "allow unprivileged user namespaces (sysctl user.max_user_namespaces, "
@@ -111,8 +112,7 @@ class BubblewrapRunner:
         with _build_user(self._first_uid) as uid:
             folders = [folder for folder in (spec.source, spec.cache) if folder is not None]
             if uid:
-                for folder in folders:
-                    await asyncio.to_thread(give_to, uid, folder)
+                await _give_away(folders, uid)
             build = _Build(spec=spec, program=program, uid=uid, tools=self._tools)
             watch = PhaseWatch(spec, listener)
             proxy = EgressProxy(self._guard, limit_bytes=spec.limits.egress_bytes, refused=watch.refused)
@@ -159,7 +159,7 @@ async def _run_phase(build: _Build, phase: Phase, watch: PhaseWatch, proxy: Egre
         raise RunnerUnavailable(f"no sandbox can be started: {error}") from None
     except ExceptionGroup as errors:
         raise _innermost(errors) from None  # a listener's own error, or of a tree that does not end
-    if found.end is PhaseEnd.EXITED and not found.is_success and "exit-code" not in said:
+    if found.end is PhaseEnd.EXITED and "exit-code" not in said:  # nothing was executed
         if said.startswith("failed"):
             raise RunnerUnavailable(_explain(said))
         if found.signal is None:
@@ -305,6 +305,15 @@ def _explain(message: str) -> str:
     step, number = message.split()[1:] if message.startswith("failed ") else ("start", "0")
     reason = ADVICE.get(step, f"the step {step} failed")
     return f"the sandbox cannot be made: {reason} ({os.strerror(int(number))}); {WAY_OUT}"
+
+
+async def _give_away(folders: Sequence[Path], uid: int) -> None:
+    try:
+        for folder in folders:
+            await asyncio.to_thread(give_to, uid, folder)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise RunnerUnavailable(f"{ADVICE['user']}, or to give folders to one ({reason}); {WAY_OUT}") from None
 
 
 @contextmanager

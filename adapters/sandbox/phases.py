@@ -97,11 +97,12 @@ class PhaseWatch:
             watch.end = PhaseEnd.OUT_OF_MEMORY
         elif watch.end is None and await watch.left_too_much():
             watch.end = PhaseEnd.DISK_FULL
+        end = watch.verdict(ended)
         return PhaseExit(
             phase=phase.name,
-            end=watch.verdict(ended),
-            exit_code=ended.exit_code,
-            signal=ended.signal,
+            end=end,
+            exit_code=ended.exit_code if end is PhaseEnd.EXITED else None,
+            signal=ended.signal if end is PhaseEnd.EXITED else None,
             peak_memory_bytes=max(watch.peak_memory_bytes, ended.peak_rss_bytes),
         )
 
