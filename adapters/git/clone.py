@@ -3,8 +3,10 @@
 Invariant: the command is the same for everybody (`clone.sh`); what a user wrote, and the token, travel in the
 environment. Git reads no configuration but `_CONFIGURATION`, runs no hook, filter or program of the repository, speaks
 only the protocols of the settings, follows no redirect and asks nobody. The token is for the one repository it was
-given for: submodules, on the same host too, are fetched without. Afterwards the checkout has no history: of `.git` only
-the facts about the commit are left, for `read_commit`.
+given for: submodules, on the same host too, are fetched without, or a stranger's pull request could fetch and publish
+what its owner may read. Afterwards the checkout has no history, of `.git` only the facts about the commit are left, for
+`read_commit`: a clone of depth one has no history to show, takes as much disk as the files, and would be published with
+a site whose output is the checkout itself.
 
 It leaves out which addresses may be reached, which is the egress proxy's business, and all limits of the sandbox.
 """
@@ -162,7 +164,7 @@ _MESSAGES = {
     CloneFault.UNAVAILABLE: "The server of {repository} broke off or is overloaded: try again later.",
     CloneFault.SUBMODULE: "A submodule of {repository} could not be fetched; the log says which. Submodules must be "
     "public and have addresses that begin with {protocols}, or are relative to the repository's.",
-    CloneFault.NO_GIT: "The build environment has no git: its operator has to install it.",
+    CloneFault.NO_GIT: "The build environment has no git 2.31 or newer: its operator has to install it.",
 }
 
 _NEEDS_LOGIN_ELSEWHERE = (

@@ -251,6 +251,15 @@ def test_the_command_is_plain_shell() -> None:
     assert (checked.returncode, checked.stderr) == (0, b"")
 
 
+@pytest.mark.parametrize("lacks", ["PATH", "GIT_CONFIG_COUNT"])
+def test_without_a_git_that_heeds_the_configuration_nothing_starts(tmp_path: Path, lacks: str) -> None:
+    phase = clone_phase(Remote(repository=SITE), Revision(), make_settings())
+    environment = {"PATH": os.environ["PATH"], **phase.environment} | {lacks: ""}
+    ended = subprocess.run(["/bin/sh", "-c", phase.command], env=environment, cwd=tmp_path, check=False, timeout=10)
+    assert ended.returncode == CloneFault.NO_GIT
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_without_a_token_no_helper_is_asked() -> None:
     environment = clone_phase(Remote(repository=SITE), Revision(), make_settings()).environment
     keys = [value for name, value in environment.items() if name.startswith("GIT_CONFIG_KEY_")]
