@@ -5,89 +5,43 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-import math
 import os
 import signal
 import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from adapters.processes import Limits, ProcessTree, TreeStillAlive, spawn
+from adapters.processes import TreeStillAlive
 from adapters.sandbox import docker_api, docker_containers
 from adapters.sandbox.contract import (
-    BuildLimits,
-    BuildSpec,
     Network,
-    Phase,
     PhaseEnd,
-    PhaseExit,
     RunnerUnavailable,
-    StopBuild,
 )
 from adapters.sandbox.docker import DockerRunner
 from settings import Settings
-from tests.container_servers import CUT, DISK, HANG, OOM, FakeEngine, Play, folder_archive
+from tests.container_servers import (
+    CUT,
+    DISK,
+    HANG,
+    OOM,
+    SECRET,
+    FakeEngine,
+    Listener,
+    Play,
+    Trees,
+    folder_archive,
+    phase,
+    spec_of,
+)
 from tests.harness.waiting import eventually
 from tests.storage_servers import make_settings
-
-SECRET = "hunter2-of-the-project"
-NO_LIMITS = Limits()
-
-
-class Listener:
-    """Keeps what it hears; stops the build when told to."""
-
-    def __init__(self, *, stop_at: bytes | None = None) -> None:
-        self.events: list[str] = []
-        self.text = {False: b"", True: b""}
-        self.heard = asyncio.Event()
-        self._stop_at = stop_at
-
-    async def phase_started(self, phase: Phase) -> None:
-        self.events.append(f"started {phase.name}")
-
-    async def phase_ended(self, exit: PhaseExit) -> None:
-        self.events.append(f"ended {exit.phase} {exit.end}")
-
-    async def output(self, data: bytes, *, is_error: bool) -> None:
-        self.text[is_error] += data
-        self.heard.set()
-        if self._stop_at is not None and self._stop_at in data:
-            raise StopBuild
-
-    async def refused(self, target: str, reason: str) -> None:
-        raise AssertionError("nobody tells of the proxy here")
-
-
-class Trees:
-    """`spawn` as a worker gives it; remembers the trees."""
-
-    def __init__(self) -> None:
-        self.trees: list[ProcessTree] = []
-        self.commands: list[Sequence[str]] = []
-
-    @asynccontextmanager
-    async def __call__(
-        self,
-        argv: Sequence[str],
-        *,
-        env: Mapping[str, str],
-        cwd: str | Path,
-        limits: Limits = NO_LIMITS,
-        pass_fds: Sequence[int] = (),
-    ) -> AsyncIterator[ProcessTree]:
-        assert not env
-        self.commands.append(argv)
-        async with spawn(argv, env=env, cwd=cwd, deadline=math.inf, limits=limits, pass_fds=pass_fds) as tree:
-            self.trees.append(tree)
-            yield tree
 
 
 @pytest.fixture
@@ -99,21 +53,6 @@ async def engine(tmp_path: Path) -> AsyncIterator[FakeEngine]:
 def settings_of(engine: FakeEngine, folder: Path, **values: Any) -> Settings:
     network = {"docker_network": "builds", "build_proxy_url": "http://proxy:3128"}
     return make_settings(folder, **{"docker_host": engine.url, **network, **values})
-
-
-def spec_of(folder: Path, *phases: Phase, **values: Any) -> BuildSpec:
-    source = folder / "checkout"
-    (source / "site").mkdir(parents=True, exist_ok=True)
-    (source / "site/index.js").write_text("source text")
-    limits = BuildLimits(
-        memory_bytes=512 * 2**20, processes=128, disk_bytes=10_000_000, egress_bytes=1_000, file_bytes=5_000_000
-    )
-    values = {"working_directory": "site", "output_directory": "dist", **values}
-    return BuildSpec(build_id="dep_1", source=source, phases=phases, limits=limits, **values)
-
-
-def phase(name: str, **values: Any) -> Phase:
-    return Phase(name=name, command=f"run {name}", **{"timeout_seconds": 20.0, **values})
 
 
 async def test_two_phases_run_and_the_output_comes_back(engine: FakeEngine, tmp_path: Path) -> None:
@@ -355,7 +294,7 @@ from pathlib import Path
 from adapters.processes import spawn
 from adapters.sandbox.docker import DockerRunner
 from tests.storage_servers import make_settings
-from tests.unit.test_docker_runner import Listener, phase, spec_of
+from tests.container_servers import Listener, phase, spec_of
 
 @asynccontextmanager
 async def leased(argv, *, env, cwd, **options):
