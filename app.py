@@ -45,6 +45,8 @@ from schema.middleware import (
     RequestIdentity,
     SecurityHeaders,
 )
+from schema.site_cache import SiteCache
+from schema.sites import SiteHosts, Sites
 from schema.websocket import GraphQLSocket
 from settings import Settings
 from tasks import queue
@@ -63,11 +65,13 @@ _log = structlog.get_logger("switchyard.api")
 def create_app(settings: Settings) -> Starlette:
     """The application; nothing is opened before its lifespan starts."""
     health = Health(settings, storage=lambda: app.state.storage)
+    cache = SiteCache(storage=lambda: app.state.storage, body_bytes=settings.site_cache_megabytes * 2**20)
+    sites = Sites(cache, storage=lambda: app.state.storage, strict_transport=settings.is_production)
     app = Starlette(
         routes=_routes(settings, health),
-        middleware=_middleware(settings),
+        middleware=[Middleware(SiteHosts, sites=sites, settings=settings), *_middleware(settings)],
         exception_handlers=REFUSAL_HANDLERS,
-        lifespan=lambda app: _opened(app, settings),
+        lifespan=lambda app: _opened(app, settings, cache),
     )
     app.state.health = health
     app.router.redirect_slashes = False  # it would believe the Host header
@@ -130,7 +134,7 @@ def _middleware(settings: Settings) -> list[Middleware]:
 
 
 @asynccontextmanager
-async def _opened(app: Starlette, settings: Settings) -> AsyncIterator[None]:
+async def _opened(app: Starlette, settings: Settings, cache: SiteCache) -> AsyncIterator[None]:
     set_up_logging(settings)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(database.connected(settings))
@@ -139,6 +143,7 @@ async def _opened(app: Starlette, settings: Settings) -> AsyncIterator[None]:
         await stack.enter_async_context(github.connected(settings))
         app.state.storage = await stack.enter_async_context(open_storage(settings))
         await stack.enter_async_context(sessions.opened(settings))
+        await stack.enter_async_context(cache.opened(events.hub()))
         yield
 
 

@@ -109,7 +109,7 @@ def is_fingerprinted(path: str) -> bool:
 def may_be_fingerprinted(path: str) -> bool:
     """Whether a name looks like one that a build made anew each time: the generous form of `is_fingerprinted`."""
     _, stem, extension = _parts(path)
-    return extension in _ASSET_EXTENSIONS and _STEM.fullmatch(stem) is not None
+    return (extension in _ASSET_EXTENSIONS and _STEM.fullmatch(stem) is not None) or is_fingerprinted(path)
 
 
 def _parts(path: str) -> tuple[frozenset[str], str, str]:
