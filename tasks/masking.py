@@ -21,7 +21,7 @@ from typing import Final
 from urllib.parse import quote
 from xml.sax.saxutils import escape
 
-from ahocorasick_rs import BytesAhoCorasick, MatchKind
+from ahocorasick_rs import BytesAhoCorasick, Implementation, MatchKind
 
 from tasks.terminal_text import terminal_text
 
@@ -35,7 +35,10 @@ _COMMON_WORD: Final = re.compile(
     "|local|localhost|debug|info|warn|warning|error",
     re.IGNORECASE,
 )
+# All forms of a value take up to 125 times its size; what is longer in sum is looked for in the usual forms only.
+MAX_CHARACTERS_IN_FULL: Final = 16_384
 _HEAD_BYTES: Final = 3
+_LARGE_SET_BYTES: Final = 262_144
 _LINE_ENDS: Final = re.compile(r"[\r\n]+")
 _URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 # What is left as it is by: quote(safe=""), quote(), encodeURIComponent, encodeURI, the user part of a WHATWG URL, and
@@ -46,20 +49,26 @@ _BASE64_COLUMNS: Final = (76, 64)
 
 
 class Masker:
-    """Knows the secrets of one execution, as pairs of a name and a value."""
+    """Knows the secrets of one execution, as pairs of a name and a value.
+
+    Above 16,384 characters in sum, the longest values are known in brief (`forms_of`). For 128 KiB it takes up to two
+    seconds to make one: use a thread where values may be that long.
+    """
 
     __slots__ = ("_patterns", "unmasked_names")
 
     def __init__(self, secrets: Iterable[tuple[str, str]]) -> None:
-        unmasked: dict[str, None] = {}
+        unmasked: set[str] = set()
         forms: set[bytes] = set()
-        for name, value in secrets:
-            found = forms_of(value)
+        characters = 0
+        for name, value in sorted(secrets, key=lambda secret: len(secret[1])):
+            characters += len(value)
+            found = forms_of(value, in_brief=characters > MAX_CHARACTERS_IN_FULL)
             forms |= found
             if value and not found:
-                unmasked[name] = None
+                unmasked.add(name)
         self._patterns = _Patterns(piece for form in forms for piece in _pieces(form))
-        self.unmasked_names = tuple(unmasked)
+        self.unmasked_names = tuple(sorted(unmasked))
         """Names whose values cannot be masked: say so where the log begins."""
 
     def mask(self, text: str) -> str:
@@ -123,8 +132,10 @@ class MaskingStream:
         return given[0] if len(given) == 1 else b"".join(given)
 
 
-def forms_of(value: str) -> set[bytes]:
+def forms_of(value: str, *, in_brief: bool = False) -> set[bytes]:
     """Everything that a value may look like in a log, in UTF-8; empty when the value cannot be masked.
+
+    In brief these are the value and its lines, base64, hex, JSON and percent-encoding.
 
     White space around a value or a line is no secret, and a mask that took a line feed with it would join two lines.
     """
@@ -133,28 +144,32 @@ def forms_of(value: str) -> set[bytes]:
         return set()
     lines = [line.strip() for line in _LINE_ENDS.split(text)]
     if len(lines) == 1:
-        return _forms_of_text(text)
-    forms = (
-        _forms_of_text(_LINE_ENDS.sub("\n", text)) | _forms_of_text(text) | _forms_of_text(text.replace("\n", "\r\n"))
-    )
+        return _forms_of_text(text, in_brief)
     maskable = [line for line in lines if _is_maskable(line)]
+    forms = {form for line in maskable for form in _forms_of_text(line, in_brief)}
     if len(maskable) == len(lines):
-        # Each line stands for itself, also when it is indented or ends otherwise; the log keeps its lines.
-        forms = {form for form in forms if b"\n" not in form and b"\r" not in form}
-    for line in maskable:
-        forms |= _forms_of_text(line)
-    return forms
+        # Each line stands for itself, indented or with another end; only base64 mixes it with its neighbours.
+        return forms | _long_enough(_base64(text.encode("utf-8", "surrogatepass")))
+    with_feeds = _LINE_ENDS.sub("\n", text)
+    ends_otherwise = (form.encode("utf-8", "surrogatepass") for form in (with_feeds, with_feeds.replace("\n", "\r\n")))
+    return forms | _forms_of_text(text, in_brief) | _long_enough(ends_otherwise)
 
 
 def _is_maskable(text: str) -> bool:
     return len(text) >= MIN_CHARACTERS and _COMMON_WORD.fullmatch(text) is None
 
 
-def _forms_of_text(text: str) -> set[bytes]:
+def _forms_of_text(text: str, in_brief: bool) -> set[bytes]:
     data = text.encode("utf-8", "surrogatepass")
-    texts = {text, *_json(text), *_percent_encoded(text), *_xml(text), *_quoted(text)}
+    texts = {text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1], quote(data, safe="")}
+    if not in_brief:
+        texts.update(_json(text), _percent_encoded(text), _xml(text), _quoted(text))
     forms = {form.encode("utf-8", "surrogatepass") for form in texts}
     forms |= {*_base64(data), data.hex().encode(), data.hex().upper().encode(), terminal_text(data)}
+    return _long_enough(forms)
+
+
+def _long_enough(forms: Iterable[bytes]) -> set[bytes]:
     return {form for form in forms if len(form) >= MIN_CHARACTERS}
 
 
@@ -233,7 +248,12 @@ class _Patterns:
         self._sorted = sorted(set(patterns))
         self._longest = max(map(len, self._sorted), default=0)
         self._heads = {pattern[:size] for pattern in self._sorted for size in range(1, _HEAD_BYTES + 1)}
-        self._engine = BytesAhoCorasick(self._sorted, matchkind=MatchKind.LeftmostLongest)
+        # The faster automata take three times as long to build, which for large sets is seconds.
+        is_large = sum(map(len, self._sorted)) > _LARGE_SET_BYTES
+        implementation = Implementation.NoncontiguousNFA if is_large else None
+        self._engine = BytesAhoCorasick(
+            self._sorted, matchkind=MatchKind.LeftmostLongest, implementation=implementation
+        )
         # For each pattern the longest other one that it begins with, which comes before it in the order.
         self._prefixes: list[int] = []
         for index, pattern in enumerate(self._sorted):

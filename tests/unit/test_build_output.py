@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.sandbox.contract import StopBuild
@@ -125,6 +125,7 @@ async def test_a_lost_lease_ends_the_build() -> None:
 
 
 @given(st.lists(st.integers(0, 400), max_size=30))
+@settings(deadline=None)
 async def test_no_secret_reaches_the_log_wherever_output_is_cut(cuts: list[int]) -> None:
     text = (
         b"TOKEN=geheim-wort-17\n\x1b[32mgeheim\x1b[39m-wort-17\r\n10%\rgeheim-wort-17 20%\n"

@@ -105,6 +105,7 @@ def test_a_value_is_masked_however_programs_write_it(write: Callable[[str], str]
     st.binary(max_size=12),
     st.booleans(),
 )
+@settings(deadline=None)
 def test_a_value_inside_of_base64_is_masked_but_for_its_edges(
     before: bytes, value: str, after: bytes, is_url_safe: bool
 ) -> None:
@@ -135,7 +136,7 @@ def test_each_line_of_a_value_is_masked(join: str) -> None:
     lines = PEM.strip().split("\n")
     text = Masker([("KEY", PEM)]).mask(f"<{join.join(lines)}>")
     assert not [line for line in lines if line in text]
-    assert text.count("***") == (1 if join == "\\n" else len(lines))
+    assert text == f"<{join.join(['***'] * len(lines))}>"
 
 
 def test_a_masked_line_takes_no_line_end_with_it() -> None:
@@ -180,6 +181,25 @@ def test_a_shorter_secret_within_what_was_found_is_seen_beside_longer_ones() -> 
     assert masker.mask("<xxabcdaz>") == "<***az>"
 
 
+def test_many_long_values_are_masked_in_the_usual_forms_and_short_ones_in_all() -> None:
+    """All forms of 128 KiB would take hundreds of megabytes."""
+    values = [f"{'<&>' * 1_000}{number}'x" * 10 for number in range(4)]
+    assert sum(map(len, values)) > 120_000
+    tracemalloc.start()
+    try:
+        masker = Masker([*((str(number), value) for number, value in enumerate(values)), ("KEY", SECRET)])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 50_000_000
+    for value in values:
+        data = value.encode()
+        written = [value, json.dumps(value)[1:-1], data.hex(), quote(value, safe="")]
+        assert {masker.mask(text) for text in written} == {"***"}
+        assert len(masker.mask(base64.b64encode(data).decode())) <= 5
+    assert masker.mask(html.escape(SECRET)) == "***"
+
+
 def test_nothing_is_held_or_masked_without_secrets() -> None:
     stream = MaskingStream(Masker([]))
     assert stream.feed(b"any\xff") == b"any\xff"
@@ -206,7 +226,7 @@ def test_a_value_with_colours_is_masked_once_they_are_gone() -> None:
 
 
 @given(st.data())
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_no_form_survives_any_cutting(data: st.DataObject) -> None:
     # Without the star, of which masks consist: a text beside a mask could spell a secret by chance.
     alphabet = st.characters(exclude_characters="*", exclude_categories=["Cs"])
@@ -228,7 +248,7 @@ def test_no_form_survives_any_cutting(data: st.DataObject) -> None:
     st.text("abc", max_size=80),
     st.lists(st.integers(0, 80), max_size=40),
 )
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 @example(["abab", "babaa"], "ababaabab", list(range(10)))
 def test_cut_anywhere_exactly_the_occurrences_are_masked(values: list[str], text: str, cuts: list[int]) -> None:
     masker = Masker([("KEY", value) for value in values])
@@ -242,6 +262,7 @@ def test_cut_anywhere_exactly_the_occurrences_are_masked(values: list[str], text
     st.binary(max_size=300),
     st.lists(st.integers(0, 300), max_size=20),
 )
+@settings(deadline=None)
 def test_bytes_without_secrets_pass_unchanged(values: list[str], data: bytes, cuts: list[int]) -> None:
     if any(form in data for value in values for form in forms_of(value)):
         return
@@ -290,12 +311,12 @@ def test_what_is_held_is_bounded_whatever_comes() -> None:
     stream = MaskingStream(Masker([("KEY", value)]))
     tracemalloc.start()
     try:
-        given = [len(stream.feed(b"a" * 1_000)) for _ in range(300)]
+        given = [len(stream.feed(b"a" * 1_000)) for _ in range(100)]
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert sum(given) <= 3  # one mask, which goes on
-    assert peak < 200_000
+    assert peak < 60_000
 
 
 def test_masking_stays_quick_for_hostile_secrets_and_text() -> None:
@@ -347,7 +368,7 @@ def test_sequences_go_and_text_stays_wherever_it_is_cut(data: bytes, left: bytes
 
 
 @given(st.text("\x1b[]0;1mK\x07\\\n(Px").map(str.encode), st.lists(st.integers(0, 100), max_size=20))
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 def test_where_sequences_are_cut_does_not_matter(data: bytes, cuts: list[int]) -> None:
     stream = TerminalText()
     left = b"".join([*(stream.feed(chunk) for chunk in chunked(data, cuts)), stream.close()])

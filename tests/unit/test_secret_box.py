@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 import pytest_asyncio
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.secret_box import CannotOpen, SecretBox, Tampered, UnknownKey, kid_of
@@ -46,6 +46,7 @@ kids = st.text(st.characters(exclude_characters=",:", exclude_categories=["Cs"])
 
 
 @given(st.text(), st.data())
+@settings(deadline=None)
 def test_no_changed_bit_opens(plaintext: str, data: st.DataObject) -> None:
     text = bytearray(BOX.seal(plaintext, place=PLACE).encode())
     position = data.draw(st.integers(0, len(text) - 1))
@@ -55,6 +56,7 @@ def test_no_changed_bit_opens(plaintext: str, data: st.DataObject) -> None:
 
 
 @given(st.text(), places, places)
+@settings(deadline=None)
 def test_nothing_opens_in_another_place(plaintext: str, sealed_for: Place, opened_in: Place) -> None:
     text = BOX.seal(plaintext, place=sealed_for)
     if sealed_for == opened_in:
@@ -154,6 +156,7 @@ def test_no_error_and_no_repr_shows_a_value_or_a_key() -> None:
 
 
 @given(st.text(), places, st.dictionaries(kids, st.binary(min_size=32, max_size=64), min_size=1, max_size=4))
+@settings(deadline=None)
 def test_what_was_sealed_opens_whatever_the_order_of_keys(
     plaintext: str, place: Place, keyring: dict[str, bytes]
 ) -> None:
