@@ -18,6 +18,7 @@ import os
 import re
 import secrets
 import signal
+import socket
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
@@ -31,14 +32,24 @@ from errors import SwitchyardError
 from settings import Settings, SettingsError, load
 
 if TYPE_CHECKING:
+    from adapters.addresses import AddressGuard
+
+if TYPE_CHECKING:
     from models.sealed import KeyCount
 
 CHECKOUT = Path(__file__).resolve().parent
 READY_SECONDS = 60
 DRAIN_SECONDS = 10
 PRACTICE_PORT = 8900
+EGRESS_CONNECTIONS = 400
 ROTATION_TIMEOUT_SECONDS = 15
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# `make run` provides these three, so their absence is no fault where they are not used.
+PROVIDED = {
+    "database_url": "postgres://embedded",
+    "redis_url": "redis://embedded",
+    "secret_keys": "k:" + base64.b64encode(bytes(32)).decode("ascii"),
+}
 
 
 class PortTaken(Exception):
@@ -77,6 +88,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--admin-email", default="admin@switchyard.internal", help="administrator made on the first start")
     add("api", serve_api, "Serve the API")
     add("worker", run_worker, "Run a worker")
+    proxy = add(
+        "egress-proxy", serve_egress_proxy, "Serve the proxy through which builds in containers reach the internet"
+    )
+    proxy.add_argument("--listen", type=_address, default=("0.0.0.0", 3128), metavar="HOST:PORT")  # noqa: S104 - its purpose
     migrate = add("migrate", migrate_database, "Bring the database schema up to date")
     migrate.add_argument("--check", action="store_true", help="only check that every model change has its migration")
     admin = add("create-admin", create_admin, "Make an administrator and print the password")
@@ -299,6 +314,56 @@ def run_worker(_options: argparse.Namespace) -> int:
     return 0
 
 
+def serve_egress_proxy(options: argparse.Namespace) -> int:
+    """Serve until SIGTERM or SIGINT; needs no database, so whoever runs it need not trust it with one."""
+    from adapters.addresses import AddressGuard
+    from adapters.structured_logs import set_up_logging
+
+    absent = {name: value for name, value in PROVIDED.items() if name.upper() not in os.environ}
+    settings = load(**absent)
+    try:
+        guard = AddressGuard.from_settings(settings.build_allowed_hosts)
+    except ValueError as error:
+        raise SettingsError(f"BUILD_ALLOWED_HOSTS: {error}") from None
+    host, port = options.listen
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listening = socket.create_server((host, port), family=family, backlog=512)
+    except OSError as error:
+        raise SettingsError(f"cannot listen on {host} port {port}: {error.strerror}") from None
+    set_up_logging(settings)
+    asyncio.run(_serve_egress_proxy(guard, listening))
+    return 0
+
+
+async def _serve_egress_proxy(guard: AddressGuard, listening: socket.socket) -> None:
+    import structlog
+
+    from adapters.sandbox.egress import EgressProxy
+
+    log = structlog.get_logger("egress_proxy")
+
+    async def refused(target: str, reason: str) -> None:
+        log.info("egress_refused", target=target, reason=reason)
+
+    stopped = asyncio.Event()
+    for number in STOP_SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    # Builds share it, so the bytes of one are not told from another's; each tunnel takes two descriptors.
+    proxy = EgressProxy(guard, limit_bytes=None, refused=refused, max_connections=EGRESS_CONNECTIONS)
+    async with proxy.serving(listening):
+        log.info("egress_proxy_serves", address="{}:{}".format(*listening.getsockname()[:2]))
+        await stopped.wait()
+
+
+def _address(text: str) -> tuple[str, int]:
+    """Read `host:port` or `[v6]:port`; argparse reports what is neither."""
+    host, separator, port = text.rpartition(":")
+    if not separator or not host or not port.isdecimal() or int(port) > 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not host:port")
+    return host.strip("[]"), int(port)
+
+
 # -- maintenance
 
 
@@ -452,13 +517,7 @@ def doctor(_options: argparse.Namespace) -> int:
     """Print one line for each check; 1 when something is wrong."""
     from adapters.doctor import Finding, examine
 
-    # `make run` provides these three, so their absence is no fault.
-    provided = {
-        "database_url": "postgres://embedded",
-        "redis_url": "redis://embedded",
-        "secret_keys": "k:" + base64.b64encode(bytes(32)).decode("ascii"),
-    }
-    absent = {name: value for name, value in provided.items() if name.upper() not in os.environ}
+    absent = {name: value for name, value in PROVIDED.items() if name.upper() not in os.environ}
     healthy = True
 
     def report(finding: Finding) -> None:
