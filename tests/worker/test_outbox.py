@@ -6,22 +6,26 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import asyncpg
 import pytest
 import pytest_asyncio
+from structlog.testing import capture_logs
 
 from adapters import events
+from adapters.cancellation import end
 from adapters.events import EventBus
 from models import outbox
 from models.events import OutboxFilled
 from settings import Settings
-from tasks.outbox import MAX_ATTEMPTS, pause_seconds
+from tasks import outbox as telling
+from tasks.outbox import MAX_ATTEMPTS, Handler, pause_seconds
 from tests.conftest import WorkerFactory
 from tests.harness.processes import Program
 from tests.harness.waiting import eventually
-from tests.worker.tellers import TABLES
+from tests.worker.tellers import TABLES, tell
 
 QUICK = {"LEASE_SECONDS": 3.0, "TELL_SECONDS": 1.5, "FIRST_PAUSE_SECONDS": 0.05, "LONGEST_PAUSE_SECONDS": 0.2}
 
@@ -50,6 +54,38 @@ class Workers:
 @pytest.fixture
 def workers(worker_factory: WorkerFactory) -> Workers:
     return Workers(worker_factory)
+
+
+class Here:
+    """Tells topics in this very process, with the same code, where no process needs to die for the test."""
+
+    def __init__(self, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._pool = pool
+        self._monkeypatch = monkeypatch
+        self.tasks: list[asyncio.Task[None]] = []
+
+    def __call__(self, topics: Mapping[str, str], **constants: float) -> asyncio.Task[None]:
+        for name, value in {"LOOK_SECONDS": 0.1, **constants}.items():
+            self._monkeypatch.setattr(telling, name, value)
+        handlers: dict[str, Handler] = {
+            topic: partial(tell, self._pool, behaviour) for topic, behaviour in topics.items()
+        }
+        self.tasks.append(asyncio.create_task(telling.run(self._pool, handlers)))
+        return self.tasks[-1]
+
+
+@pytest.fixture(scope="module")
+def settings(settings_env: dict[str, str]) -> Settings:
+    return Settings.model_validate({name.lower(): value for name, value in settings_env.items()})
+
+
+@pytest.fixture
+async def here(pool: asyncpg.Pool, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Here]:
+    async with events.connected(settings):
+        made = Here(pool, monkeypatch)
+        yield made
+        await end(*made.tasks)
+        assert all(task.cancelled() for task in made.tasks), "whatever happened, it went on"
 
 
 def a_topic(word: str) -> str:
@@ -190,12 +226,12 @@ async def test_what_a_stopped_worker_was_telling_is_handed_back(pool: asyncpg.Po
     assert ended["worker"] == other.pid, "long before the lease of a minute"
 
 
-async def test_a_poisoned_topic_holds_no_other_back(pool: asyncpg.Pool, workers: Workers) -> None:
+async def test_a_poisoned_topic_holds_no_other_back(pool: asyncpg.Pool, here: Here) -> None:
     hanging, faulty, healthy = a_topic("hanging"), a_topic("faulty"), a_topic("healthy")
     for number in range(30):
         await put(pool, hanging, str(number))
         await put(pool, faulty, str(number))
-    await workers({hanging: "hang", faulty: "faulty", healthy: "fine"})
+    here({hanging: "hang", faulty: "faulty", healthy: "fine"})
     names = [await put(pool, healthy, str(number)) for number in range(10)]
     for name in names:
         await told(pool, name, within=4)
@@ -210,9 +246,9 @@ async def test_a_poisoned_topic_holds_no_other_back(pool: asyncpg.Pool, workers:
     assert states["begun"] == 4, "those that wait for a place are not taken"
 
 
-async def test_a_telling_that_hangs_is_ended_and_put_off(pool: asyncpg.Pool, workers: Workers) -> None:
+async def test_a_telling_that_hangs_is_ended_and_put_off(pool: asyncpg.Pool, here: Here) -> None:
     topic = a_topic("hanging")
-    await workers({topic: "hang"}, TELL_SECONDS=0.3, FIRST_PAUSE_SECONDS=600, LONGEST_PAUSE_SECONDS=600)
+    here({topic: "hang"}, TELL_SECONDS=0.3, FIRST_PAUSE_SECONDS=600, LONGEST_PAUSE_SECONDS=600)
     await put(pool, topic)
 
     async def put_off() -> asyncpg.Record | None:
@@ -224,89 +260,86 @@ async def test_a_telling_that_hangs_is_ended_and_put_off(pool: asyncpg.Pool, wor
     assert timedelta(seconds=400) < wait < timedelta(seconds=800)
 
 
-async def test_a_fault_that_passes_is_told_in_the_end(pool: asyncpg.Pool, workers: Workers) -> None:
+async def test_a_fault_that_passes_is_told_in_the_end(pool: asyncpg.Pool, here: Here) -> None:
     topic = a_topic("faulty")
-    await workers({topic: "faulty-once"}, **QUICK)
+    here({topic: "faulty-once"}, **QUICK)
     name = await put(pool, topic)
     await told(pool, name)
     await emptied(pool, topic)
     assert len(await tellings(pool, name, is_end=False)) == 2
 
 
-async def test_a_message_is_given_up_after_twelve_attempts_and_says_why(pool: asyncpg.Pool, workers: Workers) -> None:
+async def test_a_message_is_given_up_after_twelve_attempts_and_says_why(pool: asyncpg.Pool, here: Here) -> None:
     topic, healthy = a_topic("faulty"), a_topic("healthy")
-    worker = await workers({topic: "faulty", healthy: "fine"}, **QUICK)
+    here({topic: "faulty", healthy: "fine"}, **QUICK)
     name = await put(pool, topic)
-    row = await given_up(pool, topic, within=30)
+    with capture_logs() as logged:
+        row = await given_up(pool, topic, within=30)
+        await eventually(lambda: any(line["event"] == "outbox_given_up" for line in logged))
     assert row["attempts"] == MAX_ATTEMPTS == len(await tellings(pool, name, is_end=False))
     assert row["last_error"] == "A fault of our own: RuntimeError.", "what an exception says may be a secret"
-    logged = await worker.wait_event("outbox_given_up", topic=topic)
-    assert (logged["level"], logged["key"]) == ("error", "k")
+    line = next(line for line in logged if line["event"] == "outbox_given_up")
+    assert (line["log_level"], line["topic"], line["key"]) == ("error", topic, "k")
     await told(pool, await put(pool, healthy))
     assert len(await tellings(pool, name, is_end=False)) == MAX_ATTEMPTS, "given up is given up"
 
 
-async def test_what_can_never_be_told_is_given_up_at_once(pool: asyncpg.Pool, workers: Workers) -> None:
+async def test_what_can_never_be_told_is_given_up_at_once(pool: asyncpg.Pool, here: Here) -> None:
     topic = a_topic("refused")
-    await workers({topic: "refused"})
+    here({topic: "refused"})
     await put(pool, topic)
     row = await given_up(pool, topic)
     assert (row["attempts"], row["last_error"]) == (1, "Nobody is there.")
 
 
-async def test_a_message_that_kills_its_workers_is_given_up_untold(pool: asyncpg.Pool, workers: Workers) -> None:
+async def test_a_message_that_kills_its_workers_is_given_up_untold(pool: asyncpg.Pool, here: Here) -> None:
     topic = a_topic("deadly")
     name = await put(pool, topic)
     await pool.execute("UPDATE outbox_messages SET attempts = $2 WHERE topic = $1", topic, MAX_ATTEMPTS)
-    await workers({topic: "fine"})
+    here({topic: "fine"})
     row = await given_up(pool, topic)
     assert "lost" in row["last_error"]
     assert await tellings(pool, name, is_end=False) == []
 
 
-async def test_what_was_given_up_is_kept_for_thirty_days(pool: asyncpg.Pool, workers: Workers) -> None:
+async def test_what_was_given_up_is_kept_for_thirty_days(pool: asyncpg.Pool, here: Here) -> None:
     topic = a_topic("refused")
-    worker = await workers({topic: "refused"})
+    task = here({topic: "refused"})
     await put(pool, topic)
     row = await given_up(pool, topic)
     assert row["due_at"] - row["given_up_at"] == timedelta(days=30)
-    await worker.stop()
+    await end(task)
     await pool.execute("UPDATE outbox_messages SET due_at = now() - interval '1 s' WHERE topic = $1", topic)
     async with pool.acquire() as connection:
-        assert await outbox.take(connection, {topic: 1}, lease_seconds=0) == [], (
-            "its time to go is not its time to come"
-        )
-    await workers({a_topic("any"): "fine"})
+        assert await outbox.take(connection, {topic: 1}, lease_seconds=0) == [], "its time to go is no time to come"
+    here({a_topic("any"): "fine"})
     await emptied(pool, topic)
 
 
-async def test_topics_that_nobody_knows_wait_for_somebody_who_does(pool: asyncpg.Pool, workers: Workers) -> None:
+async def test_topics_that_nobody_knows_wait_for_somebody_who_does(pool: asyncpg.Pool, here: Here) -> None:
     known, unknown = a_topic("known"), a_topic("unknown")
-    await workers({known: "fine"})
+    here({known: "fine"})
     name = await put(pool, unknown)
     await told(pool, await put(pool, known))
     (row,) = await kept(pool, unknown)
     assert (row["attempts"], row["last_error"]) == (0, None)
-    await workers({unknown: "fine"})
+    here({unknown: "fine"})
     await told(pool, name)
 
 
-async def test_a_message_that_is_due_later_is_told_later(pool: asyncpg.Pool, workers: Workers) -> None:
+async def test_a_message_that_is_due_later_is_told_later(pool: asyncpg.Pool, here: Here) -> None:
     topic = a_topic("later")
-    await workers({topic: "fine"})
+    here({topic: "fine"})
     async with pool.acquire() as connection:
-        await outbox.put_with(connection, topic, "k", {"name": topic}, due_in_seconds=1.5)
+        await outbox.put_with(connection, topic, "k", {"name": topic}, due_in_seconds=0.7)
     (row,) = await kept(pool, topic)
     ended = await told(pool, topic)
     assert ended["at"] >= row["due_at"]
 
 
-async def test_a_poke_is_quicker_than_the_next_look(
-    pool: asyncpg.Pool, workers: Workers, settings_env: dict[str, str]
-) -> None:
+async def test_a_poke_is_quicker_than_the_next_look(pool: asyncpg.Pool, workers: Workers, settings: Settings) -> None:
     topic = a_topic("poked")
     await workers({topic: "fine"}, LOOK_SECONDS=600)
-    settings = Settings.model_validate({name.lower(): value for name, value in settings_env.items()})
     redis = events.open_redis(settings)
     bus = EventBus(redis, f"{settings.redis_namespace}:events")
     await put(pool, topic, "first")
