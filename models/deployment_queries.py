@@ -53,7 +53,7 @@ async def older_of_branch(
     newer: UUID,
     branch: str,
     environment: DeploymentEnvironment,
-    pull_request: int | None,
+    alias: str,
     policy: SupersedePolicy,
 ) -> list[UUID]:
     """Deployments of a branch that a newer push replaces: pushed as well, and not begun or not done, by the policy."""
@@ -62,12 +62,12 @@ async def older_of_branch(
     statuses = ["QUEUED"] if policy is SupersedePolicy.QUEUED else ["QUEUED", "RUNNING"]
     found = await database.rows(
         """SELECT e.id FROM executions e JOIN deployments d ON d.execution_id = e.id
-           WHERE d.project_id = $1 AND d.branch = $2 AND d.environment = $3 AND d.pull_request IS NOT DISTINCT FROM $4
+           WHERE d.project_id = $1 AND d.branch = $2 AND d.environment = $3 AND d.alias = $4
              AND d.trigger = ANY($5::text[]) AND e.status = ANY($6::text[]) AND e.id <> $7 ORDER BY e.id""",
         project_id,
         branch,
         environment.value,
-        pull_request,
+        alias,
         _SUPERSEDED_TRIGGERS,
         statuses,
         newer,

@@ -129,11 +129,13 @@ async def enqueue_again(project_id: UUID, deployment_id: UUID, *, again_id: UUID
 def alias_of(project_slug: str, source: Source, environment: DeploymentEnvironment) -> str:
     """The address under a project that a deployment takes: `production`, `pr-<number>` or one of its branch.
 
-    Two branches never share one: what had to be changed or cut for a host name carries a piece of the branch's hash.
+    Only a fork's has its pull request's number. A pull request within the repository is its branch's: the push and the
+    pull request that name a commit come in any order, and whichever is first must not decide about the address. Two
+    branches never share one: what had to be changed or cut for a host name carries a piece of the branch's hash.
     """
     if environment is DeploymentEnvironment.PRODUCTION:
         return PRODUCTION_ALIAS
-    if source.pull_request is not None:
+    if source.is_fork and source.pull_request is not None:
         return f"pr-{source.pull_request}"
     room = _MAX_LABEL - len(_SEPARATOR) - len(project_slug)
     label = re.sub(r"[^a-z0-9]+", "-", source.branch.lower()).strip("-")
@@ -157,7 +159,7 @@ async def _insert(
     if columns["is_fork"] and environment is not DeploymentEnvironment.PREVIEW:
         raise ValidationFailed("A fork's code is never deployed to production.", path=["input", "environment"])
     settings = sessions.settings()
-    source = Source(branch=columns["branch"], pull_request=columns["pull_request"])
+    source = Source(branch=columns["branch"], pull_request=columns["pull_request"], is_fork=columns["is_fork"])
     alias = alias_of(project["slug"], source, environment)
     await execution_commands.create(
         deployment_id,
@@ -194,7 +196,7 @@ async def _replace_older(project: Row, source: Source, environment: DeploymentEn
         newer=newer,
         branch=source.branch,
         environment=environment,
-        pull_request=source.pull_request,
+        alias=alias_of(project["slug"], source, environment),
         policy=SupersedePolicy(project["supersede"]),
     )
     replaced = []
