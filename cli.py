@@ -34,15 +34,11 @@ from settings import Settings, SettingsError, load
 if TYPE_CHECKING:
     from adapters.addresses import AddressGuard
 
-if TYPE_CHECKING:
-    from models.sealed import KeyCount
-
 CHECKOUT = Path(__file__).resolve().parent
 READY_SECONDS = 60
 DRAIN_SECONDS = 10
 PRACTICE_PORT = 8900
 EGRESS_CONNECTIONS = 400
-ROTATION_TIMEOUT_SECONDS = 15
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # `make run` provides these three, so their absence is no fault where they are not used.
 PROVIDED = {
@@ -430,36 +426,12 @@ def create_admin(options: argparse.Namespace) -> int:
 
 def rotate_keys(_options: argparse.Namespace) -> int:
     """Seal every secret anew with the first key; 1 unless all is under that key afterwards."""
-    from adapters.secret_box import SecretBox
-    from models import database, sealed
     from resolvers import key_rotation
 
-    async def rotate() -> bool:
-        settings = load()
-        box = SecretBox(settings.keyring)
-        with database.database_errors():
-            connection = await database.connect_alone(settings, command_timeout_seconds=ROTATION_TIMEOUT_SECONDS)
-            try:
-                _say_key_counts("Before", await sealed.count_by_key(connection))
-                rotations = await key_rotation.rotate(connection, box)
-                _say_key_counts("After", await sealed.count_by_key(connection))
-            finally:
-                await connection.close(timeout=5)
-        for rotation in rotations:
-            _say(f"{rotation.column.table}: {rotation.resealed} sealed anew with {box.newest_kid}")
-            for unopened in rotation.unopened:
-                print(f"{rotation.column.table} {unopened.row_id}: {unopened.reason}", file=sys.stderr)
-            if rotation.left:
-                print(f"{rotation.column.table}: {rotation.left} were in use; run this again", file=sys.stderr)
-        return not any(rotation.left or rotation.unopened for rotation in rotations)
-
-    return 0 if asyncio.run(rotate()) else 1
-
-
-def _say_key_counts(title: str, counts: Sequence[KeyCount]) -> None:
-    _say(f"{title}:" if counts else f"{title}: nothing is sealed")
-    for count in counts:
-        _say(f"  {count.column.table} {count.kid or '(no sealed value)'}: {count.values}")
+    report = asyncio.run(key_rotation.rotate_all(load()))
+    print("\n".join(report.lines))
+    print("".join(f"{problem}\n" for problem in report.problems), end="", file=sys.stderr)
+    return 1 if report.problems else 0
 
 
 def print_schema(options: argparse.Namespace) -> int:

@@ -7,17 +7,20 @@ notice nothing, because the ring opens both. Once nothing is left, the old key m
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
 from adapters.secret_box import CannotOpen, SecretBox
-from models import sealed
+from models import database, sealed
 from models.leases import Connection
-from models.sealed import SealedColumn
+from models.sealed import KeyCount, SealedColumn
+from settings import Settings
 
 # Rows that were locked, or changed by a process that still has the old ring, come up again in the next pass.
 _MAX_PASSES: Final = 5
+_CLOSE_SECONDS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,37 @@ class ColumnRotation:
     resealed: int
     left: int
     unopened: tuple[Unopened, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RotationReport:
+    """What to tell whoever asked: counts before and after, and what kept values from moving."""
+
+    lines: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
+async def rotate_all(settings: Settings) -> RotationReport:
+    """Rotate the database that the settings name; raises ServiceUnavailable when it does not answer."""
+    box = SecretBox(settings.keyring)
+    with database.database_errors():
+        connection = await database.connect_alone(settings, command_timeout_seconds=database.COMMAND_TIMEOUT_SECONDS)
+        try:
+            before = await sealed.count_by_key(connection)
+            rotations = await rotate(connection, box)
+            after = await sealed.count_by_key(connection)
+        finally:
+            await connection.close(timeout=_CLOSE_SECONDS)
+    problems = []
+    for rotation in rotations:
+        table = rotation.column.table
+        problems += [f"{table} {unopened.row_id}: {unopened.reason}" for unopened in rotation.unopened]
+        if rotation.left:
+            problems.append(f"{table}: {rotation.left} were in use; run this again")
+    resealed = [
+        f"{rotation.column.table}: {rotation.resealed} sealed anew with {box.newest_kid}" for rotation in rotations
+    ]
+    return RotationReport((*_counted("Before", before), *_counted("After", after), *resealed), tuple(problems))
 
 
 async def rotate(connection: Connection, box: SecretBox) -> list[ColumnRotation]:
@@ -67,3 +101,12 @@ async def _rotate_column(connection: Connection, box: SecretBox, column: SealedC
         if changed == tried:
             break
     return ColumnRotation(column, resealed, tried - changed, tuple(unopened))
+
+
+def _counted(title: str, counts: Sequence[KeyCount]) -> list[str]:
+    if not counts:
+        return [f"{title}: nothing is sealed"]
+    return [
+        f"{title}:",
+        *(f"  {count.column.table} {count.kid or '(no sealed value)'}: {count.values}" for count in counts),
+    ]
