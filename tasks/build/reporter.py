@@ -11,7 +11,7 @@ from tasks.build.output import BuildOutput
 from tasks.masking import Masker
 from tasks.work import Work
 
-_PROGRESS: Final = {DeploymentStep.INSTALLING: 15, DeploymentStep.BUILDING: 45}
+_PROGRESS: Final[dict[str, int]] = {DeploymentStep.INSTALLING: 15, DeploymentStep.BUILDING: 45}
 MAX_REFUSALS: Final = 50
 
 
@@ -36,7 +36,7 @@ class Reporter:
 
     async def phase_started(self, phase: Phase) -> None:
         """Show the step, and the command as it was configured."""
-        progress = _PROGRESS.get(DeploymentStep(phase.name))
+        progress = _PROGRESS.get(phase.name)
         if progress is not None:
             await self._work.advance(progress, stage=phase.name)
             await self._work.log.info(self._masker.mask(f"$ {phase.command}"))
