@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 
-from tests.bench import enqueue, log_lines, recovery, run_list, start
+from tests.bench import enqueue, log_lines, recovery, run_list, sites, start
 
 BENCHES = {
     "enqueue": enqueue.main,
     "log_lines": log_lines.main,
     "run_list": run_list.main,
     "recovery": recovery.main,
+    "sites": sites.main,
     "start": start.main,
 }
 
