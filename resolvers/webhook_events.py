@@ -47,7 +47,7 @@ _TRAILER: Final = re.compile(r"^skip-checks:\s*true\s*$", re.IGNORECASE | re.MUL
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """An event that deploys nothing, whatever the projects."""
+    """Something that deploys nothing, and why: for people."""
 
     reason: str
 
@@ -79,19 +79,19 @@ def read(event: str, payload: Mapping[str, Any], settings: Settings) -> Change |
     return Ignored(f"Events of the kind {event} deploy nothing.")
 
 
-def decide(project: Row, change: Change) -> DeploymentEnvironment | str:
-    """Where a project deploys a change to, or the reason why it does not."""
+def decide(project: Row, change: Change) -> DeploymentEnvironment | Ignored:
+    """Where a project deploys a change to, or why it does not."""
     if not project["auto_deploy"]:
-        return "The project does not deploy by itself."
+        return Ignored("The project does not deploy by itself.")
     is_its_branch = change.source.branch == project["branch"] and not change.source.is_fork
     if change.trigger is DeploymentTrigger.PULL_REQUEST and is_its_branch:
-        return "The pull request is from the production branch, whose pushes are deployed."
+        return Ignored("The pull request is from the production branch, whose pushes are deployed.")
     if not is_its_branch and not project["preview_deployments"]:
-        return "The project makes no previews."
+        return Ignored("The project makes no previews.")
     if change.is_skipped:
-        return SKIPPED
+        return Ignored(SKIPPED)
     if change.changed_files is not None and not _touches(project["root_directory"], change.changed_files):
-        return NOTHING_BELOW
+        return Ignored(NOTHING_BELOW)
     return DeploymentEnvironment.PRODUCTION if is_its_branch else DeploymentEnvironment.PREVIEW
 
 

@@ -245,8 +245,8 @@ async def _affect(row_id: UUID, project: Row, change: Change) -> _Effect:
 async def _deploy(project: Row, change: Change) -> tuple[UUID | None, str]:
     """The deployment that a change comes to, made now or by the other event about the same commit; or why none."""
     decision = webhook_events.decide(project, change)
-    if isinstance(decision, str):
-        return None, decision
+    if isinstance(decision, Ignored):
+        return None, decision.reason
     source = change.source
     if not source.is_fork:
         if change.trigger is DeploymentTrigger.PULL_REQUEST:
