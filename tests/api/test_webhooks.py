@@ -63,8 +63,6 @@ async def api_server(programs: Programs, template: Template, github: GitHubServe
     programs.environment.update(
         {**github.settings, "GITHUB_WEBHOOK_SECRET": f"{SECRET}, {NEXT_SECRET}", "GIT_PROTOCOLS": "https,http"}
     )
-        {**github.settings, "GITHUB_WEBHOOK_SECRET": f"{SECRET}, {NEXT_SECRET}", "GIT_PROTOCOLS": "https,http"}
-    )
     server = await programs.api(ApiServer)
     server.programs, server.admin_password = programs, template.admin_password
     return server
