@@ -17,6 +17,7 @@ import structlog
 from starlette.types import Receive, Scope, Send
 
 from adapters.cancellation import end
+from adapters.storage import StorageUnavailable
 from models.ids import new_id
 
 ASK_AGAIN: Final = b"public, max-age=0, must-revalidate"
@@ -31,11 +32,12 @@ Headers = list[tuple[bytes, bytes]]
 class SiteAnswer:
     """The way back to one client. Every answer has an id and says what its bytes are."""
 
-    def __init__(self, scope: Scope, send: Send) -> None:
+    def __init__(self, scope: Scope, send: Send, *, stalled_seconds: float = STALLED_SECONDS) -> None:
         self.is_head = scope.get("method") == "HEAD"
         self.is_started = False
         self._scope = scope
         self._send = send
+        self._stalled_seconds = stalled_seconds
 
     async def start(self, status: int, headers: Headers) -> None:
         """Send the head."""
@@ -74,14 +76,20 @@ class SiteAnswer:
     async def stream(
         self, status: int, headers: Headers, chunks: AsyncGenerator[bytes, None], receive: Receive
     ) -> None:
-        """Send as storage gives; raises TimeoutError when client or storage stand still, and stops when one leaves."""
-        async with asyncio.timeout(STALLED_SECONDS):
-            chunk = await anext(chunks, b"")
+        """Send as storage gives, until the client leaves.
+
+        Raises TimeoutError when one of the two stands still, StorageUnavailable when storage never began.
+        """
+        try:
+            async with asyncio.timeout(self._stalled_seconds):
+                chunk = await anext(chunks, b"")
+        except TimeoutError as error:
+            raise StorageUnavailable("The file store does not answer in time.") from error
         await self.start(status, headers)
         leaving = asyncio.create_task(_left(receive))
         try:
             while chunk and not leaving.done():
-                async with asyncio.timeout(STALLED_SECONDS):
+                async with asyncio.timeout(self._stalled_seconds):
                     await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
                     chunk = await anext(chunks, b"")
         finally:
