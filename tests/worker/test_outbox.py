@@ -60,7 +60,7 @@ class Here:
     """Tells topics in this very process, with the same code, where no process needs to die for the test."""
 
     def __init__(self, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._pool = pool
+        self.pool = pool
         self._monkeypatch = monkeypatch
         self.tasks: list[asyncio.Task[None]] = []
 
@@ -68,9 +68,9 @@ class Here:
         for name, value in {"LOOK_SECONDS": 0.1, **constants}.items():
             self._monkeypatch.setattr(telling, name, value)
         handlers: dict[str, Handler] = {
-            topic: partial(tell, self._pool, behaviour) for topic, behaviour in topics.items()
+            topic: partial(tell, self.pool, behaviour) for topic, behaviour in topics.items()
         }
-        self.tasks.append(asyncio.create_task(telling.run(self._pool, handlers)))
+        self.tasks.append(asyncio.create_task(telling.run(self.pool, handlers)))
         return self.tasks[-1]
 
 
@@ -339,7 +339,10 @@ async def test_a_message_that_is_due_later_is_told_later(pool: asyncpg.Pool, her
 
 async def test_a_poke_is_quicker_than_the_next_look(pool: asyncpg.Pool, workers: Workers, settings: Settings) -> None:
     topic = a_topic("poked")
+    before = await put(pool, topic, "before")
     await workers({topic: "fine"}, LOOK_SECONDS=600)
+    await told(pool, before)
+    await emptied(pool, topic)
     redis = events.open_redis(settings)
     bus = EventBus(redis, f"{settings.redis_namespace}:events")
     await put(pool, topic, "first")
@@ -347,6 +350,21 @@ async def test_a_poke_is_quicker_than_the_next_look(pool: asyncpg.Pool, workers:
     await told(pool, f"{topic}/first", within=5)
     await redis.aclose()
     await emptied(pool, topic)
+
+
+async def test_a_database_that_does_not_answer_is_waited_out(pool: asyncpg.Pool, here: Here, database_url: str) -> None:
+    topic = a_topic("waiting")
+    name = await put(pool, topic)
+    async with asyncpg.create_pool(database_url, min_size=1, max_size=3, command_timeout=0.2) as impatient:
+        here.pool = impatient
+        with capture_logs() as logged:
+            async with pool.acquire() as connection, connection.transaction():
+                await connection.execute("LOCK TABLE outbox_messages IN ACCESS EXCLUSIVE MODE")
+                here({topic: "fine"})
+                await eventually(lambda: sum(line["event"] == "outbox_not_read" for line in logged) >= 2)
+            await told(pool, name)
+        await emptied(pool, topic)
+        await end(*here.tasks)
 
 
 async def test_connections_that_break_are_waited_out(pool: asyncpg.Pool, workers: Workers) -> None:
