@@ -18,12 +18,10 @@ import os
 import re
 import secrets
 import signal
-import socket
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import settings as settings_module
 from adapters import embedded
@@ -31,14 +29,10 @@ from adapters.embedded import children, supervisor
 from errors import SwitchyardError
 from settings import Settings, SettingsError, load
 
-if TYPE_CHECKING:
-    from adapters.addresses import AddressGuard
-
 CHECKOUT = Path(__file__).resolve().parent
 READY_SECONDS = 60
 DRAIN_SECONDS = 10
 PRACTICE_PORT = 8900
-EGRESS_CONNECTIONS = 400
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # `make run` provides these three, so their absence is no fault where they are not used.
 PROVIDED = {
@@ -312,44 +306,14 @@ def run_worker(_options: argparse.Namespace) -> int:
 
 def serve_egress_proxy(options: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT; needs no database, so whoever runs it need not trust it with one."""
-    from adapters.addresses import AddressGuard
+    from adapters.sandbox import egress_server
     from adapters.structured_logs import set_up_logging
 
-    absent = {name: value for name, value in PROVIDED.items() if name.upper() not in os.environ}
-    settings = load(**absent)
-    try:
-        guard = AddressGuard.from_settings(settings.build_allowed_hosts)
-    except ValueError as error:
-        raise SettingsError(f"BUILD_ALLOWED_HOSTS: {error}") from None
-    host, port = options.listen
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listening = socket.create_server((host, port), family=family, backlog=512)
-    except OSError as error:
-        raise SettingsError(f"cannot listen on {host} port {port}: {error.strerror}") from None
+    settings = load(**{name: value for name, value in PROVIDED.items() if name.upper() not in os.environ})
+    guard, listening = egress_server.prepare(settings, *options.listen)
     set_up_logging(settings)
-    asyncio.run(_serve_egress_proxy(guard, listening))
+    asyncio.run(egress_server.serve(guard, listening, stop_signals=STOP_SIGNALS))
     return 0
-
-
-async def _serve_egress_proxy(guard: AddressGuard, listening: socket.socket) -> None:
-    import structlog
-
-    from adapters.sandbox.egress import EgressProxy
-
-    log = structlog.get_logger("egress_proxy")
-
-    async def refused(target: str, reason: str) -> None:
-        log.info("egress_refused", target=target, reason=reason)
-
-    stopped = asyncio.Event()
-    for number in STOP_SIGNALS:
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    # Builds share it, so the bytes of one are not told from another's; each tunnel takes two descriptors.
-    proxy = EgressProxy(guard, limit_bytes=None, refused=refused, max_connections=EGRESS_CONNECTIONS)
-    async with proxy.serving(listening):
-        log.info("egress_proxy_serves", address="{}:{}".format(*listening.getsockname()[:2]))
-        await stopped.wait()
 
 
 def _address(text: str) -> tuple[str, int]:

@@ -429,7 +429,7 @@ async def _to_the_end(cleanup: Coroutine[Any, Any, None], *, cancelled: asyncio.
         except asyncio.CancelledError as error:
             cancelled = error
     if cancelled is not None:
-        raise cancelled from task.exception()
+        raise cancelled from task.exception() or cancelled.__cause__  # it may carry what failed inside
     task.result()
 
 

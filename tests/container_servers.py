@@ -22,7 +22,7 @@ from typing import Any
 
 from aiohttp import web
 
-from adapters.processes import Limits, ProcessTree, spawn
+from adapters.processes import Limits, ProcessTree, TreeStillAlive, spawn
 from adapters.sandbox.contract import BuildLimits, BuildSpec, Phase, PhaseExit, StopBuild
 
 API = "/v1.44"
@@ -46,6 +46,7 @@ class Play:
     output: Sequence[tuple[int, bytes]] = ()
     end: int | str = 0
     piece_bytes: int = 65_536
+    lost_bytes: int = 0  # of the end of the output
 
 
 @dataclass
@@ -349,6 +350,7 @@ class FakeEngine:
         await response.prepare(request)
         container = execution.container
         data = b"".join(struct.pack(">BxxxI", stream, len(text)) + text for stream, text in play.output)
+        data = data[: len(data) - play.lost_bytes]
         for offset in range(0, len(data), play.piece_bytes):
             await response.write(data[offset : offset + play.piece_bytes])
         if play.end == CUT:
@@ -728,6 +730,7 @@ class Trees:
     def __init__(self) -> None:
         self.trees: list[ProcessTree] = []
         self.commands: list[Sequence[str]] = []
+        self.has_strays = False
 
     @asynccontextmanager
     async def __call__(
@@ -741,9 +744,13 @@ class Trees:
     ) -> AsyncIterator[ProcessTree]:
         assert not env
         self.commands.append(argv)
-        async with spawn(argv, env=env, cwd=cwd, deadline=math.inf, limits=limits, pass_fds=pass_fds) as tree:
-            self.trees.append(tree)
-            yield tree
+        try:
+            async with spawn(argv, env=env, cwd=cwd, deadline=math.inf, limits=limits, pass_fds=pass_fds) as tree:
+                self.trees.append(tree)
+                yield tree
+        except (TreeStillAlive, asyncio.CancelledError) as error:
+            self.has_strays = isinstance(error, TreeStillAlive) or isinstance(error.__cause__, TreeStillAlive)
+            raise
 
 
 def spec_of(folder: Path, *phases: Phase, **values: Any) -> BuildSpec:

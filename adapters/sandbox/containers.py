@@ -128,7 +128,7 @@ async def to_the_end(work: Coroutine[Any, Any, None], *, cancelled: asyncio.Canc
         except asyncio.CancelledError as error:
             cancelled = error
     if cancelled is not None:
-        raise cancelled from task.exception()
+        raise cancelled from task.exception() or cancelled.__cause__  # it may carry what failed inside
     task.result()
 
 

@@ -97,11 +97,13 @@ class DockerRunner:
         network = self._network if wants_network else None
         proxy_url = self._settings.build_proxy_url
         name, attempt = container_name(spec.build_id), token_hex(8)
-        async with (
-            _available(),
-            open_engine(self._settings.docker_host) as engine,
-            ending_with(lambda: remove_attempt(engine, name, attempt)),
-        ):
+        is_held = False
+
+        async def remove_unheld() -> None:
+            if not is_held:
+                await remove_attempt(engine, name, attempt)
+
+        async with _available(), open_engine(self._settings.docker_host) as engine, ending_with(remove_unheld):
             container = await self._create(engine, spec, network, attempt)
             await self._send(engine, container, spec)
             target = f"{PREFIX}/containers/{container}/attach?stream=1&stdin=1"
@@ -111,6 +113,7 @@ class DockerRunner:
                 # Inside the tree's block: who spawned it learns there that something may be left.
                 ending_with(lambda: remove(engine, container)),
             ):
+                is_held = True
                 await _until_held(tree)
                 await engine.post(f"/containers/{container}/start")
                 build = Build(engine, container, spec, listener, network, proxy_url, paths)

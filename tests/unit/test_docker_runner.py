@@ -247,9 +247,12 @@ async def test_a_removal_that_fails_is_said(
 ) -> None:
     monkeypatch.setattr(docker_containers, "REMOVE_SECONDS", 0.2)
     engine.faults["^DELETE"] = [500] * 100
+    trees = Trees()
 
     with pytest.raises(TreeStillAlive):
-        await DockerRunner(settings_of(engine, tmp_path)).run(spec_of(tmp_path, phase("build")), Listener(), Trees())
+        await DockerRunner(settings_of(engine, tmp_path)).run(spec_of(tmp_path, phase("build")), Listener(), trees)
+
+    assert trees.has_strays
 
 
 async def test_a_cancelled_build_that_cannot_be_removed_stays_cancelled_and_carries_the_news(
@@ -258,9 +261,9 @@ async def test_a_cancelled_build_that_cannot_be_removed_stays_cancelled_and_carr
     monkeypatch.setattr(docker_containers, "REMOVE_SECONDS", 0.2)
     engine.plays["run build"] = Play([(1, b"x")], end=HANG)
     engine.faults["^DELETE"] = [500] * 100
-    listener = Listener()
+    listener, trees = Listener(), Trees()
     running = asyncio.create_task(
-        DockerRunner(settings_of(engine, tmp_path)).run(spec_of(tmp_path, phase("build")), listener, Trees())
+        DockerRunner(settings_of(engine, tmp_path)).run(spec_of(tmp_path, phase("build")), listener, trees)
     )
     await eventually(listener.heard.is_set, 10)
 
@@ -269,6 +272,7 @@ async def test_a_cancelled_build_that_cannot_be_removed_stays_cancelled_and_carr
         await running
 
     assert isinstance(caught.value.__cause__, TreeStillAlive)
+    assert trees.has_strays
 
 
 async def test_the_end_of_the_holder_ends_the_build(engine: FakeEngine, tmp_path: Path) -> None:
@@ -379,6 +383,13 @@ async def test_output_that_is_cut_off_is_no_success(engine: FakeEngine, tmp_path
         await DockerRunner(settings_of(engine, tmp_path)).run(spec_of(tmp_path, phase("build")), Listener(), Trees())
 
     assert not engine.containers
+
+
+async def test_output_that_ends_within_a_frame_is_no_success(engine: FakeEngine, tmp_path: Path) -> None:
+    engine.plays["run build"] = Play([(1, b"half of this")], lost_bytes=3)
+
+    with pytest.raises(RunnerUnavailable, match="was cut"):
+        await DockerRunner(settings_of(engine, tmp_path)).run(spec_of(tmp_path, phase("build")), Listener(), Trees())
 
 
 async def test_an_engine_that_hangs_is_given_up(

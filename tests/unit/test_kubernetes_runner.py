@@ -285,8 +285,12 @@ async def test_pods_that_do_not_end_are_said(
     monkeypatch.setattr(kubernetes, "REMOVE_SECONDS", 0.2)
     cluster.keeps_pods = True
 
+    trees = Trees()
+
     with pytest.raises(TreeStillAlive, match="do not end"):
-        await runner_of(cluster, tmp_path).run(spec_of(tmp_path, phase("build")), Listener(), Trees())
+        await runner_of(cluster, tmp_path).run(spec_of(tmp_path, phase("build")), Listener(), trees)
+
+    assert trees.has_strays
 
 
 async def test_a_worker_that_loses_its_hold_removes_the_job(cluster: FakeCluster, tmp_path: Path) -> None:
