@@ -30,7 +30,7 @@ from models.site_rule_files import (
     parse_headers,
     parse_redirects,
 )
-from models.site_rules import HeaderRule, RedirectRule, SiteRules
+from models.site_rules import HeaderRule, RedirectRule
 from tasks.build.content_types import content_type_of
 
 MAX_DEPTH: Final = 64
@@ -94,16 +94,6 @@ class Artifact:
     def size(self) -> int:
         """Bytes of all files together."""
         return sum(file.size for file in self.files)
-
-    @property
-    def looks_like_single_page(self) -> bool:
-        """Whether `index.html` is the only page: an application that reads the address itself."""
-        return [file.path for file in self.files if file.path.endswith(".html")] == ["index.html"]
-
-    def rules(self, *, spa_fallback: bool | None) -> SiteRules:
-        """The rules of the deployment; None lets the files tell whether unknown addresses are the application's."""
-        fallback = self.looks_like_single_page if spa_fallback is None else spa_fallback
-        return SiteRules(self.redirects, self.headers, fallback)
 
 
 async def collect(output: Path, *, max_bytes: int, max_files: int) -> Artifact:

@@ -275,6 +275,34 @@ async def test_of_builds_that_end_at_once_the_newest_stays(desk: SiteDesk) -> No
         assert order == sorted(order)
 
 
+@pytest.mark.parametrize("is_first", [True, False], ids=["first", "later"])
+@pytest.mark.parametrize("is_newer_faster", [True, False], ids=["newer first", "older first"])
+async def test_a_move_that_waits_for_another_one_sees_it(desk: SiteDesk, is_first: bool, is_newer_faster: bool) -> None:
+    project = await desk.project()
+    if not is_first:
+        await desk.deploy(project, site("before"))
+    older, newer = await desk.running(project), await desk.running(project)
+    faster, slower = (newer, older) if is_newer_faster else (older, newer)
+    async with desk.pool.acquire() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        await desk.publish(faster, connection=connection)
+        waiting = asyncio.create_task(desk.publish(slower))
+        await eventually(lambda: _waits(desk))
+        await transaction.commit()
+    publication = await waiting
+    assert publication.is_live is not is_newer_faster
+    assert await live_row(desk, project) == newer.id
+    assert [moved for moved, _ in await moves(desk, project)][-1] == newer.id
+    if not is_first:
+        assert publication.previous_id == faster.id
+
+
+async def _waits(desk: SiteDesk) -> bool:
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    return bool(await desk.pool.fetchval(waiting))
+
+
 async def live_row(desk: SiteDesk, project: SiteProject) -> UUID:
     found: UUID = await desk.pool.fetchval(
         "SELECT deployment_id FROM site_aliases WHERE project_id = $1 AND name = 'production'", project.id

@@ -85,9 +85,7 @@ async def visit(desk: SiteDesk, http: httpx.AsyncClient) -> Visit:
     return Visit(http, project, await desk.deploy(project, FILES))
 
 
-async def new_visit(
-    desk: SiteDesk, http: httpx.AsyncClient, files: dict[str, str | bytes], **options: bool | None
-) -> Visit:
+async def new_visit(desk: SiteDesk, http: httpx.AsyncClient, files: dict[str, str | bytes], **options: bool) -> Visit:
     project = await desk.project()
     return Visit(http, project, await desk.deploy(project, files, **options))  # type: ignore[arg-type] # forwarded
 

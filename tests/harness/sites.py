@@ -23,6 +23,7 @@ from models.deployments import DeploymentTrigger
 from models.events import Event, SiteChanged
 from models.ids import new_id
 from models.site_queries import Publication
+from models.site_rules import SiteRules
 from models.sites import PRODUCTION_ALIAS
 from models.transaction import unit_of_work
 from tasks.build import uploads
@@ -124,7 +125,7 @@ class SiteDesk:
         files: Files,
         *,
         alias: str | None = PRODUCTION_ALIAS,
-        spa_fallback: bool | None = False,
+        spa_fallback: bool = False,
         quietly: bool = False,
     ) -> SiteDeployment:
         """End a build with this output, as its worker does, and move an address to it; `quietly` tells nobody."""
@@ -136,7 +137,7 @@ class SiteDesk:
             await connection.execute(
                 "UPDATE deployments SET routing = $2 WHERE execution_id = $1",
                 deployment.id,
-                to_json(artifact.rules(spa_fallback=spa_fallback).to_json()),
+                to_json(SiteRules(artifact.redirects, artifact.headers, spa_fallback).to_json()),
             )
             if alias is not None:
                 await self.publish(deployment, alias=alias, connection=connection)
@@ -155,7 +156,7 @@ class SiteDesk:
         files: Files,
         *,
         alias: str | None = PRODUCTION_ALIAS,
-        spa_fallback: bool | None = False,
+        spa_fallback: bool = False,
     ) -> SiteDeployment:
         """A deployment from its start to its end."""
         return await self.finish(await self.running(project), files, alias=alias, spa_fallback=spa_fallback)

@@ -85,9 +85,8 @@ async def test_rules_are_read_and_not_served(output: Path) -> None:
     (output / "_headers").write_text("/*\n  X-A: 1\n  Set-Cookie: a=b\n")
     artifact = await collected(output)
     assert paths(artifact) == ["index.html"]
-    rules = artifact.rules(spa_fallback=None)
-    assert [rule.pattern for rule in rules.redirects] == ["/a"]
-    assert [rule.headers for rule in rules.headers] == [(("X-A", "1"),)]
+    assert [rule.pattern for rule in artifact.redirects] == ["/a"]
+    assert [rule.headers for rule in artifact.headers] == [(("X-A", "1"),)]
     assert [(problem.file, problem.line) for problem in artifact.problems] == [("_redirects", 2), ("_headers", 3)]
     assert any("_redirects, line 2" in notice for notice in artifact.notices)
 
@@ -98,13 +97,6 @@ async def test_rules_that_are_no_text_or_too_long_are_told_and_not_read(output: 
     artifact = await collected(output, max_bytes=2**22)
     assert artifact.redirects == ()
     assert "is not read" in artifact.problems[0].reason
-
-
-async def test_an_only_page_is_taken_for_an_application(output: Path) -> None:
-    assert (await collected(output)).rules(spa_fallback=None).spa_fallback
-    assert not (await collected(output)).rules(spa_fallback=False).spa_fallback
-    (output / "404.html").write_text("x")
-    assert not (await collected(output)).rules(spa_fallback=None).spa_fallback
 
 
 async def test_private_names_are_left_out_and_told(output: Path) -> None:
