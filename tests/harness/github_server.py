@@ -42,6 +42,7 @@ class Fault(StrEnum):
     MOVED = "MOVED"
     BROKEN = "BROKEN"
     HANGING = "HANGING"
+    HELD = "HELD"
     CUT_OFF = "CUT_OFF"
     GARBAGE = "GARBAGE"
     OTHER_SHAPE = "OTHER_SHAPE"
@@ -132,6 +133,10 @@ class GitHubServer:
         """Answer the next calls whose path, with its query, matches badly."""
         self._faults += [(fault, re.compile(path))] * times
 
+    def release(self) -> None:
+        """Let go of what is held: it is answered well."""
+        self._released.set()
+
     def calls_of(self, method: str, path: str) -> list[Call]:
         """The calls whose path matches."""
         return [call for call in self.calls if call.method == method and re.search(path, call.path)]
@@ -205,10 +210,12 @@ class GitHubServer:
                 return await self._badly(fault, request)
         return None
 
-    async def _badly(self, fault: Fault, request: web.Request) -> web.StreamResponse:
-        if fault is Fault.HANGING:
+    async def _badly(self, fault: Fault, request: web.Request) -> web.StreamResponse | None:
+        if fault in (Fault.HANGING, Fault.HELD):
             self.hanging.set()
             await self._released.wait()
+        if fault is Fault.HELD:
+            return None
         if fault in (Fault.CUT_OFF, Fault.HANGING) and request.transport is not None:
             request.transport.abort()
         reset = str(int(time.time()) + 120)
