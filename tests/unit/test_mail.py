@@ -199,9 +199,12 @@ async def test_a_certificate_nobody_vouches_for_gets_no_mail(
 
 
 @pytest.mark.parametrize("security", ["starttls", "tls"])
-async def test_a_server_that_cannot_encrypt_gets_neither_mail_nor_password(security: str, tmp_path: Path) -> None:
-    async with mail_server(sign_in=False) as server:
-        settings = smtp_settings(tmp_path, server, security=security, smtp_username=USERNAME, smtp_password=PASSWORD)
+@pytest.mark.parametrize("credentials", [{}, {"smtp_username": USERNAME, "smtp_password": PASSWORD}], ids=["", "named"])
+async def test_a_server_that_cannot_encrypt_gets_neither_mail_nor_password(
+    credentials: dict[str, str], security: str, tmp_path: Path
+) -> None:
+    async with mail_server() as server:
+        settings = smtp_settings(tmp_path, server, security=security, **credentials)
         with pytest.raises(TransientMailError):
             await SmtpMailer(settings, send_seconds=2).send(a_letter(settings))
         assert server.connections == 1
