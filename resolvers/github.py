@@ -11,10 +11,11 @@ Invariants: an account at GitHub belongs to one user here; lists are what the us
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit, urlunsplit
 from uuid import UUID
@@ -67,6 +68,23 @@ class ListedBranch:
     commit_hash: str
     is_protected: bool
     rank: int
+
+
+class WebhookStatus(StrEnum):
+    """Whether GitHub tells us of pushes to a project's repository."""
+
+    ACTIVE = "ACTIVE"
+    PENDING = "PENDING"
+    FAILED = "FAILED"
+    NONE = "NONE"
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookState:
+    """How a project's webhook stands, and the last refusal in words."""
+
+    status: WebhookStatus
+    message: str | None = None
 
 
 # -- connecting
@@ -251,6 +269,25 @@ async def branches(actor: Actor, *, repository: str, refresh: bool) -> list[List
     key = f"{connection_id}:branches:{full_name.lower()}"
     entries = await _lists.get(sessions.settings(), key, fetch, refresh=refresh)
     return sorted((ListedBranch(**entry) for entry in entries), key=lambda each: (each.rank, each.name))
+
+
+# -- webhooks of projects
+
+
+async def webhook_states(projects: Sequence[Row]) -> dict[UUID, WebhookState]:
+    """Whether GitHub tells us of each of these projects, which passed the gate."""
+    messages = await github_queries.hook_messages([project["id"] for project in projects])
+    return {project["id"]: _webhook_state(project, messages.get(project["id"])) for project in projects}
+
+
+def _webhook_state(project: Row, message: Row | None) -> WebhookState:
+    if message is not None and message["given_up_at"] is not None and project["github_hook_id"] is None:
+        return WebhookState(WebhookStatus.FAILED, message["last_error"])
+    if project["github_hook_id"] is not None:
+        return WebhookState(WebhookStatus.ACTIVE)
+    if message is not None:
+        return WebhookState(WebhookStatus.PENDING, message["last_error"])
+    return WebhookState(WebhookStatus.NONE)
 
 
 # -- inside

@@ -13,7 +13,7 @@ from functools import partial
 import asyncpg
 import structlog
 
-from adapters import events
+from adapters import events, github
 from adapters.cancellation import end
 from adapters.mail import open_mailer
 from adapters.storage import Storage, open_storage
@@ -21,7 +21,7 @@ from adapters.structured_logs import set_up_logging
 from models import database
 from models.ids import new_id
 from settings import Settings
-from tasks import deployment_news, doorman, mail, outbox, queue, sweeper
+from tasks import deployment_news, doorman, github_hooks, github_reports, mail, outbox, queue, sweeper
 from tasks.build import upkeep
 from tasks.build.kind import DeploymentKind
 from tasks.crawl.kind import CrawlKind
@@ -43,6 +43,8 @@ def shipped_handlers(settings: Settings, storage: Storage, pool: asyncpg.Pool) -
     return {
         deployment_news.TOPIC: deployment_news.telling(settings, pool),
         mail.TOPIC: mail.sending(settings, pool, open_mailer(settings)),
+        github_reports.TOPIC: github_reports.reporting(settings, pool),
+        github_hooks.TOPIC: github_hooks.keeping_hooks(settings, pool),
         upkeep.GARBAGE_TOPIC: partial(upkeep.collect, pool, storage),
         upkeep.REMOVAL_TOPIC: partial(upkeep.remove, storage),
     }
@@ -59,6 +61,7 @@ async def run(
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(events.connected(settings))
         await stack.enter_async_context(queue.connected(settings))
+        await stack.enter_async_context(github.connected(settings))
         storage = await stack.enter_async_context(open_storage(settings))
         pool = await stack.enter_async_context(_pool(settings))
         offered = {kind.name: kind for kind in kinds(settings, storage, pool) if kind.slots > 0}
