@@ -141,26 +141,6 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-async def namespaces_work() -> bool:
-    """Whether a process of ours may make a user namespace; asked by making one."""
-    process = spawn(
-        [sys.executable, "-I", "-S", "-c", ""],
-        folder=Path("/"),
-        environment={},
-        death_signal=signal.SIGKILL,
-        identity=NAMESPACE,
-        output=subprocess.DEVNULL,
-    )
-    try:
-        async with asyncio.timeout(10):
-            return await exited(process) == 0
-    except TimeoutError:
-        return False
-    finally:
-        kill_group(process)
-        process.wait(timeout=10)
-
-
 def describe_exit(code: int) -> str:
     """An exit code in words: `exit code 3` or `SIGKILL`."""
     if code >= 0:

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from adapters.sandbox.bubblewrap import BubblewrapRunner
 from adapters.sandbox.contract import BuildRunner
-from settings import Settings
+from adapters.sandbox.docker import DockerRunner
+from adapters.sandbox.kubernetes import KubernetesRunner
+from settings import BuildRunnerKind, Settings
 
 
 def open_runner(settings: Settings) -> BuildRunner:
     """The runner that the settings name."""
-    return BubblewrapRunner(settings)
+    match settings.build_runner:
+        case BuildRunnerKind.SANDBOX:
+            return BubblewrapRunner(settings)
+        case BuildRunnerKind.DOCKER:
+            return DockerRunner(settings)
+        case BuildRunnerKind.KUBERNETES:
+            return KubernetesRunner(settings)

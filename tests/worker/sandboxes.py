@@ -6,8 +6,10 @@ import asyncio
 import base64
 import math
 import sys
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -157,6 +159,15 @@ class Bench:
         """Run a program of Python in the sandbox."""
         (self.source / "probe.py").write_text(code)
         return await self.run(f"{PYTHON} -I -S probe.py", **options)
+
+
+@contextmanager
+def folder_for_everybody() -> Iterator[Path]:
+    """A folder that every user of the machine comes to; pytest keeps its own closed."""
+    with tempfile.TemporaryDirectory(prefix="switchyard-", dir="/var/tmp") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
 
 
 def supervised(seconds: float = math.inf) -> Spawn:

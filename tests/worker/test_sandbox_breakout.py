@@ -27,7 +27,16 @@ from adapters.sandbox import seccomp
 from adapters.sandbox.bubblewrap import BubblewrapRunner
 from adapters.sandbox.contract import Network, Phase, PhaseEnd
 from tests.harness.waiting import eventually, leftover_processes
-from tests.worker.sandboxes import PYTHON, Bench, Memory, outside, outside_python, sandbox_settings, supervised
+from tests.worker.sandboxes import (
+    PYTHON,
+    Bench,
+    Memory,
+    folder_for_everybody,
+    outside,
+    outside_python,
+    sandbox_settings,
+    supervised,
+)
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or not shutil.which("bwrap"), reason="bubblewrap is not installed"
@@ -89,18 +98,16 @@ async def test_the_hosts_passwords_are_not_there(bench: Bench) -> None:
     assert "shadow: No such file" in ran.text
 
 
-async def test_the_data_folder_and_other_builds_are_not_there(bench: Bench, tmp_path: Path) -> None:
-    # Open to everybody on the host, so that only the sandbox is in the way.
-    other = tmp_path / "other" / "source"
-    other.mkdir(parents=True)
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent, other.parent, other):
-        folder.chmod(0o755)
+async def test_the_data_folder_and_other_builds_are_not_there(bench: Bench) -> None:
     secret = secrets.token_hex(16)
-    (other / "file").write_text(secret)
-    (bench.source / "link").symlink_to(other)
-    attempt = f"cat {other}/file link/file /proc/self/root{other}/file /proc/*/root{other}/file; cat ../*/file"
-    assert secret in (await outside(f"cat {other}/file link/file", cwd=bench.source))[1]
-    ran = await bench.run(f"{attempt}; find / -xdev -name file -exec cat {{}} + 2>/dev/null; echo looked")
+    with folder_for_everybody() as other:  # so that only the sandbox is in the way
+        (other / "file").write_text(secret)
+        (bench.source / "link").symlink_to(other)
+        assert secret in (await outside(f"cat {other}/file link/file", cwd=bench.source))[1]
+        ran = await bench.run(
+            f"cat {other}/file link/file /proc/self/root{other}/file /proc/*/root{other}/file; "
+            "find / -xdev -name file -exec cat {} + 2>/dev/null; echo looked"
+        )
     assert "looked" in ran.text
     assert secret not in ran.text
 
@@ -463,12 +470,12 @@ for place in range(0, 10**9, 4096):
 """,
     "memory folders": """
 for folder in ("/tmp", "/dev/shm", "/home/build"):
-    for n in range(5):
+    for n in range(3):
         with open(f"{folder}/{n}", "wb") as file:
-            file.write(bytes(12_000_000))
+            file.write(bytes(10_000_000))
 """,
     "empty files": """
-for n in range(150_000):
+for n in range(80_000):
     os.close(os.open(f"/tmp/{n}", os.O_CREAT))
 """,
 }
@@ -477,9 +484,9 @@ for n in range(150_000):
 @pytest.mark.parametrize("hog", HOGS)
 async def test_a_memory_hog_is_ended(bench: Bench, hog: str, mark: str) -> None:
     code = f"import mmap, os, time\n'{mark}'\n{HOGS[hog]}\ntime.sleep(60)"
-    ran = await bench.python(code, memory_bytes=128 * MEGABYTE)
+    ran = await bench.python(code, memory_bytes=64 * MEGABYTE)
     assert ran.exit.end is PhaseEnd.OUT_OF_MEMORY, (ran.exit, ran.text)
-    assert ran.exit.peak_memory_bytes > 128 * MEGABYTE
+    assert ran.exit.peak_memory_bytes > 64 * MEGABYTE
 
 
 async def test_memory_within_the_limit_is_no_matter(bench: Bench) -> None:
@@ -525,7 +532,7 @@ for _ in range(300):
 time.sleep(60)
 """,
     "empty files": """
-for n in range(40_000):
+for n in range(8_000):
     os.close(os.open(str(n), os.O_CREAT))
 time.sleep(60)
 """,
@@ -541,7 +548,7 @@ for n in range(9):
 async def test_a_disk_hog_is_ended(bench: Bench, filler: str, tmp_path: Path, mark: str) -> None:
     bench.cache = tmp_path / "cache"
     bench.cache.mkdir()
-    ran = await bench.python(f"import os, time\n'{mark}'\n{FILLERS[filler]}", disk_bytes=64 * MEGABYTE)
+    ran = await bench.python(f"import os, time\n'{mark}'\n{FILLERS[filler]}", disk_bytes=24 * MEGABYTE)
     assert ran.exit.end is PhaseEnd.DISK_FULL, (ran.exit, ran.text)
     assert ran.result.output is None
 
