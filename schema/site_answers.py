@@ -24,6 +24,7 @@ ASK_AGAIN: Final = b"public, max-age=0, must-revalidate"
 STALLED_SECONDS: Final = 30.0
 
 _LOGGER: Final = "switchyard.sites"
+_switch = logging.getLogger(_LOGGER)
 _log = structlog.get_logger(_LOGGER)
 
 Headers = list[tuple[bytes, bytes]]
@@ -43,7 +44,7 @@ class SiteAnswer:
         """Send the head."""
         self.is_started = True
         request_id = new_id().hex
-        if _is_logging():
+        if _switch.isEnabledFor(logging.DEBUG):
             _log.debug("site_request", request_id=request_id, path=self._scope["path"], status=status)
         headers = [*headers, (b"x-request-id", request_id.encode())]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
@@ -100,7 +101,3 @@ class SiteAnswer:
 async def _left(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def _is_logging() -> bool:
-    return logging.getLogger(_LOGGER).isEnabledFor(logging.DEBUG)

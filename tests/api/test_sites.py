@@ -18,6 +18,7 @@ from websockets.exceptions import InvalidStatus
 
 from adapters import storage
 from models.ids import Prefix, encode_id
+from tasks.build import uploads
 from tests.conftest import ApiServer
 from tests.harness.sites import SiteDeployment, SiteDesk, SiteProject, open_site_desk
 from tests.harness.waiting import eventually
@@ -227,7 +228,21 @@ async def test_an_alias_leads_to_its_deployment(desk: SiteDesk, http: httpx.Asyn
 
 async def test_an_unfinished_deployment_has_no_address(desk: SiteDesk, visit: Visit) -> None:
     running = await desk.running(visit.project)
-    assert (await visit.get("/", host=f"{running.label}.localhost")).status_code == 404
+    host = f"{running.label}.localhost"
+    async with desk.pool.acquire() as connection:
+        # As far as files go it could be served.
+        artifact = await desk.artifact({"index.html": "half built"})
+        uploaded = await uploads.upload(
+            artifact, project_id=visit.project.id, storage=storage.current(), pool=desk.pool
+        )
+        await uploads.record(connection, running.id, artifact, uploaded)
+    assert (await visit.get("/", host=host)).status_code == 404
+    await desk.finish(running, {"index.html": "half built"}, alias=None)
+    await eventually(lambda: _shows(visit, host), 2)
+
+
+async def _shows(visit: Visit, host: str) -> bool:
+    return (await visit.get("/", host=host)).text == "half built"
 
 
 async def test_a_deployments_key_opens_no_other_project(desk: SiteDesk, visit: Visit) -> None:
