@@ -8,6 +8,7 @@ import hmac
 import json
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -17,12 +18,16 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from errors import Conflict
+from models import database, webhook_queries
 from models.ids import Prefix, decode_id, encode_id
+from models.transaction import after_commit, savepoint, unit_of_work
 from resolvers import webhook_events
 from tests.conftest import ApiServer, Programs, Template
 from tests.factories import NOBODYS_ID, Person, new_user
 from tests.harness import github_schema
 from tests.harness.client import GraphQLClient, GraphQLFailure
+from tests.harness.executions import settings_of
 from tests.harness.github_accounts import connect
 from tests.harness.github_server import Fault, GitHubServer
 
@@ -636,6 +641,35 @@ async def test_what_fails_for_one_project_is_undone_for_it_alone_and_can_be_repl
     replayed = (await client.run(REPLAY, {"input": {"id": answer["id"]}}, token=person.token))["replayDelivery"]
     assert (replayed["delivery"]["status"], replayed["delivery"]["attempts"]) == ("PROCESSED", 2)
     assert [len(await deployments(db, project)) for project in (full, free)] == [2, 2]
+
+
+async def test_a_part_of_a_unit_of_work_that_fails_takes_its_rows_and_effects_along(
+    settings_env: dict[str, str], repository: str, db: asyncpg.Connection
+) -> None:
+    happened = []
+
+    async def happen(what: str) -> None:
+        happened.append(what)
+
+    async def store(delivery: str) -> None:
+        await webhook_queries.insert(delivery_id=delivery, event="push", action=None, repository=repository, body="{}")
+        after_commit(partial(happen, delivery))
+
+    async with database.connected(settings_of(settings_env)):
+        with pytest.raises(LookupError):
+            async with savepoint():
+                raise AssertionError("not inside a unit of work")
+        async with unit_of_work():
+            await store("first")
+            with pytest.raises(Conflict):
+                async with savepoint():
+                    await store("undone")
+                    raise Conflict("no")
+            async with savepoint():
+                await store("last")
+    assert happened == ["first", "last"]
+    kept = await db.fetch("SELECT delivery_id FROM webhook_deliveries WHERE repository = $1", repository.lower())
+    assert {row["delivery_id"] for row in kept} == {"first", "last"}
 
 
 # -- private repositories
