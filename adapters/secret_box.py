@@ -97,6 +97,11 @@ def kid_of(token: str) -> str:
     return _parse(token)[0]
 
 
+def size_of(token: str) -> int:
+    """Bytes of the value in a sealed text, which takes no key; raises Tampered when it is no sealed text."""
+    return len(_parse(token)[1]) - _NONCE_BYTES - _TAG_BYTES
+
+
 def _parse(token: str) -> tuple[str, bytes]:
     parts = _SEALED.fullmatch(token)
     if parts is None:

@@ -168,12 +168,17 @@ async def take_number(project_id: UUID) -> tuple[int, Row] | None:
     return None if row is None else (row["deployment_count"], row)
 
 
+async def lock(project_id: UUID) -> bool:
+    """Keep a project, and everybody else from changing it, until the end of the transaction; False when it is gone."""
+    return await database.value("SELECT 1 FROM projects WHERE id = $1 FOR UPDATE", project_id) is not None
+
+
 async def lock_idle(project_id: UUID) -> bool | None:
     """Keep new deployments of a project away until the end of the transaction.
 
     False when one waits or works already, None when the project is gone.
     """
-    if await database.value("SELECT 1 FROM projects WHERE id = $1 FOR UPDATE", project_id) is None:
+    if not await lock(project_id):
         return None
     return not await database.value(
         """SELECT EXISTS (SELECT 1 FROM deployments d JOIN executions e ON e.id = d.execution_id
@@ -221,13 +226,17 @@ async def sealed_variables(project_id: UUID, environment: DeploymentEnvironment)
     )
 
 
-async def lock_variables(project_id: UUID) -> dict[tuple[str, str], UUID]:
-    """Ids of a project's variables by environment and name; nobody else changes them until the transaction ends."""
-    await database.rows("SELECT 1 FROM projects WHERE id = $1 FOR UPDATE", project_id)
+async def lock_variables(project_id: UUID) -> dict[tuple[str, str], Row] | None:
+    """A project's variables, sealed, by environment and name; nobody else changes them until the transaction ends.
+
+    None when the project is gone.
+    """
+    if not await lock(project_id):
+        return None
     found = await database.rows(
-        "SELECT id, environment, name FROM environment_variables WHERE project_id = $1", project_id
+        "SELECT id, environment, name, sealed_value FROM environment_variables WHERE project_id = $1", project_id
     )
-    return {(row["environment"], row["name"]): row["id"] for row in found}
+    return {(row["environment"], row["name"]): row for row in found}
 
 
 async def put_variables(project_id: UUID, sealed: Iterable[tuple[UUID, str, str, str]]) -> None:
@@ -263,9 +272,7 @@ async def hooks(project_ids: Sequence[UUID]) -> list[Row]:
 async def insert_hook(
     project_id: UUID, *, name: str, branch: str, environment: DeploymentEnvironment, token_hash: str, most: int
 ) -> UUID | None:
-    """Add a deploy hook; None when the project has as many as it may, or is gone."""
-    if await database.value("SELECT 1 FROM projects WHERE id = $1 FOR UPDATE", project_id) is None:
-        return None
+    """Add a deploy hook; None when the project has as many as it may. Call it after `lock`."""
     created: UUID | None = await database.value(
         """INSERT INTO deploy_hooks (id, project_id, name, branch, environment, token_hash, created_at)
            SELECT $1, $2, $3, $4, $5, $6, now()

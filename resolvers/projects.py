@@ -16,7 +16,7 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 from uuid import UUID
 
-from adapters import storage
+from adapters import secret_box, storage
 from adapters.git import check_branch, normalise_repository
 from errors import Conflict, Unauthorized, ValidationFailed
 from models import outbox, project_queries
@@ -171,25 +171,26 @@ async def set_variables(actor: Actor, project_id: str, changes: Sequence[Variabl
             if key in wanted:
                 raise ValidationFailed(f"{change.name} is given twice for {environment}.", path=[*path, "name"])
             wanted[key] = change.value
-    _check_size(wanted)
     box = sessions.secret_box()
     async with unit_of_work():
         present = await project_queries.lock_variables(row["id"])
-        kept = {key for key in present if key in wanted or not replace}
-        staying = (kept | wanted.keys()) - {key for key, value in wanted.items() if value is None}
-        for environment in DeploymentEnvironment:
-            if sum(1 for of, _ in staying if of == environment.value) > MAX_VARIABLES:
-                raise ValidationFailed(
-                    f"A project has at most {MAX_VARIABLES} variables in each environment.", path=["input", "variables"]
-                )
+        if present is None:
+            raise access.missing()
+        sizes = {} if replace else {key: secret_box.size_of(found["sealed_value"]) for key, found in present.items()}
+        for key, value in wanted.items():
+            sizes.pop(key, None)
+            if value is not None:
+                sizes[key] = len(value.encode())
+        _check_sizes(sizes)
         sealed = []
         for (environment_name, name), value in wanted.items():
             if value is not None:
-                variable_id = present.get((environment_name, name)) or new_id()
+                before = present.get((environment_name, name))
+                variable_id = before["id"] if before else new_id()
                 text = box.seal(value, place=ENVIRONMENT_VALUE.place(variable_id))
                 sealed.append((variable_id, environment_name, name, text))
         await project_queries.put_variables(row["id"], sealed)
-        gone = [present[key] for key in present if key not in staying]
+        gone = [found["id"] for key, found in present.items() if key not in sizes]
         await project_queries.delete_variables(gone)
         await _record(
             actor,
@@ -210,6 +211,8 @@ async def create_hook(
     valid_branch = check_branch(branch, path=["input", "branch"]) if branch is not None else row["branch"]
     token = secrets.token_urlsafe(_HOOK_TOKEN_BYTES)
     async with unit_of_work():
+        if not await project_queries.lock(row["id"]):
+            raise access.missing()
         hook_id = await project_queries.insert_hook(
             row["id"],
             name=valid_name,
@@ -360,11 +363,15 @@ def _check_variable(change: VariableChange, path: list[str | int]) -> None:
         raise ValidationFailed("A value has at most 32 KiB.", path=[*path, "value"])
 
 
-def _check_size(wanted: Mapping[tuple[str, str], str | None]) -> None:
-    """An environment is handed to programs as a whole, which the kernel bounds (execve(2), E2BIG)."""
+def _check_sizes(sizes: Mapping[tuple[str, str], int]) -> None:
+    """Bytes of all variables by environment and name: programs are handed them as a whole (execve(2), E2BIG)."""
     for environment in DeploymentEnvironment:
-        size = sum(len(value.encode()) for (of, _), value in wanted.items() if value and of == environment.value)
-        if size > MAX_VALUES_BYTES:
+        values = [size for (of, _), size in sizes.items() if of == environment.value]
+        if len(values) > MAX_VARIABLES:
+            raise ValidationFailed(
+                f"A project has at most {MAX_VARIABLES} variables in each environment.", path=["input", "variables"]
+            )
+        if sum(values) > MAX_VALUES_BYTES:
             raise ValidationFailed(
                 "The values of an environment have at most 128 KiB together.", path=["input", "variables"]
             )
