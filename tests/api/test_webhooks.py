@@ -655,6 +655,11 @@ async def test_a_part_of_a_unit_of_work_that_fails_takes_its_rows_and_effects_al
         await webhook_queries.insert(delivery_id=delivery, event="push", action=None, repository=repository, body="{}")
         after_commit(partial(happen, delivery))
 
+    async def fail() -> None:
+        async with savepoint():
+            await store("undone")
+            raise Conflict("no")
+
     async with database.connected(settings_of(settings_env)):
         with pytest.raises(LookupError):
             async with savepoint():
@@ -662,9 +667,7 @@ async def test_a_part_of_a_unit_of_work_that_fails_takes_its_rows_and_effects_al
         async with unit_of_work():
             await store("first")
             with pytest.raises(Conflict):
-                async with savepoint():
-                    await store("undone")
-                    raise Conflict("no")
+                await fail()
             async with savepoint():
                 await store("last")
     assert happened == ["first", "last"]
