@@ -49,7 +49,7 @@ class OutboxMessage(Model):
 
         table = "outbox_messages"
         constraints = (UniqueConstraint(fields=("topic", "key"), name="outbox_messages_key"),)
-        indexes = (Index(fields=("due_at",), name="outbox_messages_due"),)
+        indexes = (Index(fields=("topic", "due_at"), name="outbox_messages_due"),)
 
 
 @dataclass(frozen=True, slots=True)

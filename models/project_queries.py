@@ -74,6 +74,7 @@ _UPDATABLE: Final = frozenset(
         "auto_deploy",
         "preview_deployments",
         "supersede",
+        "github_hook_id",
     }
 )
 

@@ -13,7 +13,7 @@ from uuid import UUID
 from adapters import events
 from adapters.git import check_branch, check_commit
 from errors import Conflict
-from models import deployment_queries, execution_rows, outbox, site_queries
+from models import deployment_queries, execution_rows, site_queries
 from models.audit import AuditEvent
 from models.database import Row
 from models.deployments import KIND, DeploymentTrigger
@@ -27,6 +27,7 @@ from models.sites import PRODUCTION_ALIAS
 from models.transaction import unit_of_work
 from resolvers import access, deployment_queue, executions, projects
 from resolvers.deployment_queue import Source
+from tasks import outbox
 
 
 async def create(
@@ -156,7 +157,7 @@ async def delete(actor: Actor, deployment_id: str) -> None:
         if found["log_key"]:
             projects.delete_objects_after_commit([found["log_key"]])
         await events.publish(SiteChanged(found["project_id"]))
-        await outbox.put("site.garbage", str(row["id"]), {"projectId": str(found["project_id"])})
+        await outbox.post("site.garbage", str(row["id"]), {"projectId": str(found["project_id"])})
 
 
 async def page(actor: Actor, **filters: Any) -> list[Row]:

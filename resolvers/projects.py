@@ -16,13 +16,14 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 from uuid import UUID
 
-from adapters import secret_box, storage
+from adapters import events, secret_box, storage
 from adapters.git import check_branch, normalise_repository
 from errors import Conflict, Unauthorized, ValidationFailed
-from models import outbox, project_queries
+from models import project_queries
 from models.audit import AuditEvent
 from models.database import Row
 from models.deployments import DeploymentTrigger
+from models.events import SiteChanged
 from models.idempotency import earlier, once
 from models.ids import new_id
 from models.permissions import Actor, Permission
@@ -31,6 +32,7 @@ from models.sealed import ENVIRONMENT_VALUE
 from models.transaction import after_commit, unit_of_work
 from resolvers import access, deployment_queue, sessions, texts
 from resolvers.deployment_queue import Source
+from tasks import outbox
 
 MAX_NAME_LENGTH: Final = 120
 MAX_SLUG_LENGTH: Final = 40
@@ -121,8 +123,12 @@ async def update(actor: Actor, project_id: str, *, name: str | None, given: Mapp
         row = await access.project(actor, project_id, to=Permission.PROJECT_WRITE)
         if not columns:
             return row
+        has_moved = columns.get("repository_key", row["repository_key"]) != row["repository_key"]
+        changes = {**columns, "github_hook_id": None} if has_moved else columns
         async with unit_of_work():
-            if await project_queries.update(row["id"], seen_at=row["updated_at"], columns=columns):
+            if await project_queries.update(row["id"], seen_at=row["updated_at"], columns=changes):
+                if has_moved:
+                    await _remove_hook(row)
                 await _record(actor, "updateProject", row["id"], changed=sorted(columns))
                 await _tell_hook(row["id"], {**row, **columns})
                 return await _existing(row["id"])
@@ -141,17 +147,9 @@ async def delete(actor: Actor, project_id: str) -> None:
         logs = await project_queries.stored_logs(row["id"])
         await project_queries.delete(row["id"])
         await _record(actor, "deleteProject", row["id"], name=row["name"], owner=str(row["owner_id"]))
-        if row["github_hook_id"] is not None:
-            await outbox.put(
-                "github.hook",
-                f"remove:{row['id']}",
-                {
-                    "remove": row["github_hook_id"],
-                    "repository": row["repository_full_name"],
-                    "ownerId": str(row["owner_id"]),
-                },
-            )
-        await outbox.put("site.removal", str(row["id"]), {"projectId": str(row["id"])})
+        await _remove_hook(row)
+        await outbox.post("site.removal", str(row["id"]), {"projectId": str(row["id"])})
+        await events.publish(SiteChanged(row["id"]))
         for start in range(0, len(logs), OBJECTS_PER_EFFECT):
             delete_objects_after_commit(logs[start : start + OBJECTS_PER_EFFECT])
 
@@ -377,10 +375,24 @@ def _check_sizes(sizes: Mapping[tuple[str, str], int]) -> None:
             )
 
 
+async def _remove_hook(project: Row) -> None:
+    """Let the webhook at GitHub be removed, if there is one."""
+    if project["github_hook_id"] is not None:
+        await outbox.post(
+            "github.hook",
+            f"remove:{project['github_hook_id']}",
+            {
+                "remove": project["github_hook_id"],
+                "repository": project["repository_full_name"],
+                "ownerId": str(project["owner_id"]),
+            },
+        )
+
+
 async def _tell_hook(project_id: UUID, columns: Mapping[str, Any]) -> None:
-    """Let the webhook at GitHub be made or removed, as the project now wants it."""
+    """Let the webhook at GitHub be made, if the project wants one and has none."""
     if columns.get("repository_full_name") and sessions.settings().github_webhook_secret is not None:
-        await outbox.put("github.hook", f"ensure:{project_id}:{new_id()}", {"projectId": str(project_id)})
+        await outbox.post("github.hook", f"ensure:{project_id}:{new_id()}", {"projectId": str(project_id)})
 
 
 async def _existing(project_id: UUID) -> Row:

@@ -21,6 +21,7 @@ from models.project_queries import ProjectOrderField
 from models.projects import DeploymentEnvironment, SupersedePolicy
 from models.users import Account
 from resolvers import access, projects, texts
+from resolvers.github import WebhookState, WebhookStatus, webhook_states
 from schema.context import Context
 from schema.enums import publish
 from schema.node import Node, register_node
@@ -53,6 +54,14 @@ publish(
     QUEUED="Those that wait are cancelled.",
     ALL="Those that wait or work are cancelled.",
 )
+publish(
+    WebhookStatus,
+    "How a project's webhook at GitHub stands.",
+    NONE="There is none.",
+    PENDING="It is being made.",
+    ACTIVE="GitHub tells of every push.",
+    FAILED="It could not be made; the message says why.",
+)
 _KEYS: Final[dict[ProjectOrderField, tuple[Column, ...]]] = {
     ProjectOrderField.CREATED_AT: (("id", UUID),),
     ProjectOrderField.NAME: (("name", str), ("id", UUID)),
@@ -82,6 +91,14 @@ class DeployHook:
     environment: DeploymentEnvironment = strawberry.field(description="What the deployments are for.")
     created_at: datetime = strawberry.field(description="When it was made.")
     last_used_at: datetime | None = strawberry.field(description="When it last made a deployment.")
+
+
+@strawberry.type(description="How the webhook of a project's repository stands.")
+class ProjectWebhook:
+    """A webhook's state."""
+
+    status: WebhookStatus = strawberry.field(description="Where it stands.")
+    message: str | None = strawberry.field(description="What GitHub last refused, in words.")
 
 
 @strawberry.type(description="A repository and how it becomes a site.")
@@ -151,6 +168,15 @@ class Project(Node):
             )
             for row in rows
         ]
+
+    @strawberry.field(
+        description="How GitHub's webhook for it stands: without one, pushes do not deploy unless the operator has set "
+        "one up for many repositories."
+    )
+    async def webhook(self, info: Info) -> ProjectWebhook:
+        """Loaded for all projects of the answer at once."""
+        state: WebhookState = await info.context.load(_load_webhooks, self)
+        return ProjectWebhook(status=state.status, message=state.message)
 
     @strawberry.field(description="Its deploy hooks, without their addresses.")
     async def deploy_hooks(self, info: Info) -> list[DeployHook]:
@@ -296,6 +322,11 @@ async def _load_projects(context: Context, project_ids: list[UUID]) -> Sequence[
 
 async def _load_variables(_context: Context, project_ids: list[UUID]) -> Sequence[list[Row]]:
     return _grouped(project_ids, await project_queries.variables(project_ids))
+
+
+async def _load_webhooks(_context: Context, shown: list[Project]) -> Sequence[WebhookState]:
+    found = await webhook_states([project.row for project in shown])
+    return [found[project.row["id"]] for project in shown]
 
 
 async def _load_hooks(_context: Context, project_ids: list[UUID]) -> Sequence[list[Row]]:

@@ -67,7 +67,7 @@ class Migration(migrations.Migration):
                 ('created_at', fields.DatetimeField(auto_now=False, auto_now_add=True)),
                 ('given_up_at', fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
             ],
-            options={'table': 'outbox_messages', 'app': 'models', 'indexes': [Index(fields=['due_at'], name='outbox_messages_due')], 'pk_attr': 'id', 'table_description': 'Something to tell. `due_at` is also the lease of whoever is telling it; `given_up_at` ends the tries.'},
+            options={'table': 'outbox_messages', 'app': 'models', 'indexes': [Index(fields=['topic', 'due_at'], name='outbox_messages_due')], 'pk_attr': 'id', 'table_description': 'Something to tell. `due_at` is also the lease of whoever is telling it; `given_up_at` ends the tries.'},
             bases=['Model'],
         ),
         ops.CreateModel(

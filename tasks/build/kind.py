@@ -38,6 +38,7 @@ from tasks.build.detection import Framework, detect_folder
 from tasks.build.plan import Commands, Plan
 from tasks.build.reporter import Reporter
 from tasks.build.uploads import Uploaded
+from tasks.masking import Masker
 from tasks.work import ExecutionFailed, Outcome, Work
 
 PROGRESS: Final = {
@@ -83,18 +84,18 @@ class DeploymentKind:
 
     async def run(self, work: Work) -> Outcome:
         """Build and publish; every end but a lost lease is an outcome."""
-        snapshot = await plan.load(work, self._settings, self._box)
+        snapshot = await plan.load(work, self._settings, self._box, self._pool)
         await workspaces.clear_leftovers(self._settings.data_dir, work)
-        async with self._reported(work, snapshot) as reporter:
-            try:
-                await self._runner.reap(str(work.id))
-                async with workspaces.workspace(self._settings.data_dir, work) as folder:
-                    built = await self._build(work, snapshot, reporter, folder)
-                    uploaded = await self._upload(work, snapshot, built.artifact)
-            except RunnerUnavailable as error:
-                raise ExecutionFailed(Failure(FailureCode.START_ERROR, f"Builds cannot run here: {error}")) from None
-            except ArtifactError as error:
-                raise ExecutionFailed(Failure(error.code, str(error), DeploymentStep.COLLECTING)) from None
+        reporter = await self._reporter(work, snapshot)
+        try:
+            await self._runner.reap(str(work.id))
+            async with workspaces.workspace(self._settings.data_dir, work) as folder:
+                built = await self._build(work, snapshot, reporter, folder)
+                uploaded = await self._upload(work, snapshot, built.artifact)
+        except RunnerUnavailable as error:
+            raise ExecutionFailed(Failure(FailureCode.START_ERROR, f"Builds cannot run here: {error}")) from None
+        except ArtifactError as error:
+            raise ExecutionFailed(Failure(error.code, str(error), DeploymentStep.COLLECTING)) from None
         await work.advance(PROGRESS[DeploymentStep.PUBLISHING], stage=DeploymentStep.PUBLISHING)
         return await self._publication(work, snapshot, built, uploaded)
 
@@ -264,14 +265,13 @@ class DeploymentKind:
 
     # -- what the steps share
 
-    @asynccontextmanager
-    async def _reported(self, work: Work, snapshot: Plan) -> AsyncIterator[Reporter]:
-        reporter = Reporter(work, snapshot.secrets(), limit_bytes=self._settings.build_log_megabytes * 2**20)
-        if reporter.unmasked_names:
-            await work.log.warning(
-                f"Too short or too common to be masked in this log: {', '.join(reporter.unmasked_names)}."
-            )
-        yield reporter
+    async def _reporter(self, work: Work, snapshot: Plan) -> Reporter:
+        # In a thread: long values have many forms.
+        masker = await asyncio.to_thread(Masker, snapshot.secrets())
+        if masker.unmasked_names:
+            names = ", ".join(masker.unmasked_names)
+            await work.log.warning(f"Too short or too common to be masked in this log: {names}.")
+        return Reporter(work, masker, limit_bytes=self._settings.build_log_megabytes * 2**20)
 
     @asynccontextmanager
     async def _cache(self, work: Work, snapshot: Plan) -> AsyncIterator[Path | None]:

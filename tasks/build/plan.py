@@ -23,9 +23,10 @@ from models.database import from_json
 from models.deployments import DeploymentStep
 from models.executions import Failure, FailureCode
 from models.projects import DeploymentEnvironment
-from models.sealed import CONNECTION_TOKEN, DEPLOYMENT_ENVIRONMENT
+from models.sealed import DEPLOYMENT_ENVIRONMENT
 from settings import Settings
 from tasks.build.detection import Framework
+from tasks.github_tokens import token_of
 from tasks.work import ExecutionFailed, Work
 
 
@@ -76,7 +77,7 @@ class Commands:
     is_single_page: bool
 
 
-async def load(work: Work, settings: Settings, box: SecretBox) -> Plan:
+async def load(work: Work, settings: Settings, box: SecretBox, pool: asyncpg.Pool) -> Plan:
     """The snapshot of an execution; raises ExecutionFailed when it does not open or its repository is not allowed."""
     row: asyncpg.Record | None = None
 
@@ -85,11 +86,8 @@ async def load(work: Work, settings: Settings, box: SecretBox) -> Plan:
         row = await connection.fetchrow(
             """SELECT d.project_id, d.number, d.environment, d.trigger, d.branch, d.commit_hash, d.alias, d.is_fork,
                       d.clone_url, d.configuration::text AS configuration, d.sealed_environment, d.site_key,
-                      p.slug, p.owner_id, e.queued_at, e.requested_by_id,
-                      c.id AS connection_id, c.sealed_token
+                      p.slug, p.owner_id, e.queued_at, e.requested_by_id
                FROM deployments d JOIN projects p ON p.id = d.project_id JOIN executions e ON e.id = d.execution_id
-               LEFT JOIN oauth_connections c
-                   ON c.user_id = p.owner_id AND c.provider = 'GITHUB' AND c.refused_at IS NULL
                WHERE d.execution_id = $1""",
             work.id,
         )
@@ -104,12 +102,10 @@ async def load(work: Work, settings: Settings, box: SecretBox) -> Plan:
     try:
         sealed = row["sealed_environment"]
         variables = orjson.loads(box.open(sealed, place=DEPLOYMENT_ENVIRONMENT.place(work.id))) if sealed else {}
-        token = None
-        if row["sealed_token"] is not None and repository.full_name is not None:
-            token = box.open(row["sealed_token"], place=CONNECTION_TOKEN.place(row["connection_id"]))
     except CannotOpen as error:
         message = f"The variables of this deployment cannot be opened: {error}. The operator has to put the key back."
         raise ExecutionFailed(Failure(FailureCode.INTERNAL, message)) from None
+    owner = None if repository.full_name is None else await token_of(pool, settings, row["owner_id"])
     return Plan(
         deployment_id=work.id,
         project_id=row["project_id"],
@@ -124,7 +120,7 @@ async def load(work: Work, settings: Settings, box: SecretBox) -> Plan:
         queued_at=row["queued_at"],
         requested_by=row["requested_by_id"],
         url=settings.site_url(f"{row['site_key']}-{row['slug']}"),
-        remote=Remote(repository=repository, token=token),
+        remote=Remote(repository=repository, token=None if owner is None else owner.token),
         configuration=from_json(row["configuration"]),
         variables=variables,
     )

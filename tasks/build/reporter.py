@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final
 
-from adapters.sandbox.contract import Phase, PhaseExit, StopBuild
+from adapters.sandbox.contract import Phase, PhaseExit
 from models.deployments import DeploymentStep
 from tasks.build.output import BuildOutput
 from tasks.masking import Masker
@@ -18,17 +17,16 @@ MAX_REFUSALS: Final = 50
 class Reporter:
     """Fulfils `adapters.sandbox.contract.BuildListener`; everything that reaches the log is masked."""
 
-    def __init__(self, work: Work, secrets: Iterable[tuple[str, str]], *, limit_bytes: int) -> None:
-        self.refusals: list[str] = []
-        self.is_log_full = False
+    def __init__(self, work: Work, masker: Masker, *, limit_bytes: int) -> None:
+        self.refusals = 0
         self._work = work
-        self._masker = Masker(secrets)
-        self._output = BuildOutput(work.log, self._masker, limit_bytes=limit_bytes)
+        self._masker = masker
+        self._output = BuildOutput(work.log, masker, limit_bytes=limit_bytes)
 
     @property
-    def unmasked_names(self) -> list[str]:
-        """Variables whose values are too short or too common to be masked."""
-        return list(self._masker.unmasked_names)
+    def is_log_full(self) -> bool:
+        """Whether the build was stopped because it printed too much."""
+        return self._output.exceeded
 
     def last_error_line(self) -> str | None:
         """The line that says best what went wrong, masked."""
@@ -47,14 +45,10 @@ class Reporter:
 
     async def output(self, data: bytes, *, is_error: bool) -> None:
         """Show what the build writes; raises StopBuild past the limit."""
-        try:
-            await self._output.write(data, is_error=is_error)
-        except StopBuild:
-            self.is_log_full = True
-            raise
+        await self._output.write(data, is_error=is_error)
 
     async def refused(self, target: str, reason: str) -> None:
         """Show what the build may not reach."""
-        self.refusals.append(target)
-        if len(self.refusals) <= MAX_REFUSALS:
-            await self._work.log.warning(f"Refused a connection to {target}: {reason}.")
+        self.refusals += 1
+        if self.refusals <= MAX_REFUSALS:
+            await self._work.log.warning(self._masker.mask(f"Refused a connection to {target}: {reason}."))

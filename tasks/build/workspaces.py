@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-import shutil
+import secrets
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -92,19 +92,39 @@ async def bound_cache(files: Path, *, limit_bytes: int) -> bool:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder and all in it, following no link; what a build has closed is opened first."""
+    """Remove a folder and all in it, however deep, following no link; what a build has closed is opened first.
 
-    def open_and_repeat(function: object, path: str, _error: object) -> None:
-        parent = os.path.dirname(path)
-        with suppress(OSError):
-            os.chmod(parent, _PRIVATE)
-            if os.path.isdir(path) and not os.path.islink(path):
-                os.chmod(path, _PRIVATE)
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                os.unlink(path)
+    Folders in it are moved beside it before they are emptied, because their names may be longer together than any path
+    can be, and deeper than calls can nest.
+    """
+    emptying = [folder]
+    mark = secrets.token_hex(4)
+    count = 0
+    while emptying:
+        found = emptying.pop()
+        for child in _empty(found):
+            moved = folder.with_name(f"{folder.name}.removed-{mark}-{count}")
+            count += 1
+            os.rename(child, moved)
+            emptying.append(moved)
+        with suppress(FileNotFoundError):
+            os.rmdir(found)
 
-    shutil.rmtree(folder, onerror=open_and_repeat)
+
+def _empty(folder: Path) -> list[Path]:
+    """Remove the files of a folder; the folders in it. Nothing when there is no such folder."""
+    nested = []
+    try:
+        os.chmod(folder, _PRIVATE)
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    nested.append(Path(entry.path))
+                else:
+                    os.unlink(entry.path)
+    except FileNotFoundError:
+        return []
+    return nested
 
 
 def _take(folder: Path) -> int | None:
