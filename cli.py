@@ -25,6 +25,7 @@ from pathlib import Path
 
 import settings as settings_module
 from adapters import embedded
+from adapters.cancellation import first_error
 from adapters.embedded import children, supervisor
 from errors import SwitchyardError
 from settings import Settings, SettingsError, load
@@ -162,7 +163,7 @@ async def _run_everything(options: argparse.Namespace, programs: list[supervisor
                 _say(greeting)
                 greeting = ""
         except BaseExceptionGroup as group:
-            raise _first(group) from None
+            raise first_error(group) from None
         finally:
             if greeting and password:
                 _say(f"The administrator is made all the same: {options.admin_email}, password {password}")
@@ -267,15 +268,7 @@ async def _together(starts: Sequence[Callable[[], Awaitable[None]]]) -> None:
             for start in starts:
                 tasks.create_task(one(start))
     except BaseExceptionGroup as group:
-        raise _first(group) from None
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first single error of a group: what went wrong before all else was called off."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+        raise first_error(group) from None
 
 
 def _say(text: str) -> None:

@@ -1,4 +1,4 @@
-"""Ending background tasks for certain.
+"""Ending background tasks for certain, and naming what ended a group of them.
 
 On Python 3.11 `asyncio.wait_for` can swallow a cancellation that arrives in the tick in which its inner wait
 ends, and redis-py uses it for each command. A task that talks to Redis is therefore cancelled again until it ends.
@@ -19,3 +19,11 @@ async def end(*tasks: asyncio.Task[Any]) -> None:
         for task in left:
             task.cancel()
         _, left = await asyncio.wait(left, timeout=_AGAIN_SECONDS)
+
+
+def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first single error of a group: what went wrong before all else was called off."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -272,6 +272,15 @@ def environment_of(project: Row, branch: str) -> DeploymentEnvironment:
     return DeploymentEnvironment.PRODUCTION if is_production else DeploymentEnvironment.PREVIEW
 
 
+def check_folder(text: str, *, path: Sequence[str | int]) -> str:
+    """A relative POSIX path in its shortest form, `.` for the top; raises ValidationFailed."""
+    stripped = text.strip().strip("/") or "."
+    parts = PurePosixPath(stripped).parts
+    if len(stripped) > 255 or ".." in parts or "\\" in stripped or not stripped.isprintable():
+        raise ValidationFailed("This takes a folder inside the repository, such as apps/web.", path=path)
+    return "/".join(parts) or "."
+
+
 def delete_objects_after_commit(keys: Sequence[str]) -> None:
     """Remove objects from storage once the unit of work is committed."""
 
@@ -303,22 +312,13 @@ def _checked(given: Mapping[str, Any]) -> dict[str, Any]:
     if "branch" in given:
         columns["branch"] = check_branch(given["branch"], path=["input", "branch"])
     if "root_directory" in given:
-        columns["root_directory"] = _folder(given["root_directory"], ["input", "rootDirectory"])
+        columns["root_directory"] = check_folder(given["root_directory"], path=["input", "rootDirectory"])
     if given.get("output_directory") is not None:
-        columns["output_directory"] = _folder(given["output_directory"], ["input", "outputDirectory"])
+        columns["output_directory"] = check_folder(given["output_directory"], path=["input", "outputDirectory"])
     for column, field in (("install_command", "installCommand"), ("build_command", "buildCommand")):
         if given.get(column) is not None:
             columns[column] = _command(given[column], ["input", field])
     return columns
-
-
-def _folder(text: str, path: list[str | int]) -> str:
-    """A relative POSIX path in its shortest form, `.` for the top; raises ValidationFailed."""
-    stripped = text.strip().strip("/") or "."
-    parts = PurePosixPath(stripped).parts
-    if len(stripped) > 255 or ".." in parts or "\\" in stripped or not stripped.isprintable():
-        raise ValidationFailed("This takes a folder inside the repository, such as apps/web.", path=path)
-    return "/".join(parts) or "."
 
 
 def _command(text: str, path: list[str | int]) -> str:

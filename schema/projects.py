@@ -20,7 +20,7 @@ from models.permissions import Permission, Role
 from models.project_queries import ProjectOrderField
 from models.projects import DeploymentEnvironment, SupersedePolicy
 from models.users import Account
-from resolvers import access, projects, texts
+from resolvers import access, detection, projects, texts
 from resolvers.github import WebhookState, WebhookStatus, webhook_states
 from schema.context import Context
 from schema.enums import publish
@@ -29,6 +29,7 @@ from schema.ordering import OrderDirection
 from schema.pagination import After, Before, Column, Connection, First, Last, paginate
 from schema.permissions import requires
 from schema.users import User
+from tasks.build.detection import Framework
 
 Info = strawberry.Info[Context, None]
 MASK: Final = "••••••••"
@@ -91,6 +92,22 @@ class DeployHook:
     environment: DeploymentEnvironment = strawberry.field(description="What the deployments are for.")
     created_at: datetime = strawberry.field(description="When it was made.")
     last_used_at: datetime | None = strawberry.field(description="When it last made a deployment.")
+
+
+@strawberry.type(description="How a repository would be built. People may overrule every part of it.")
+class FrameworkDetection:
+    """What a look at the files says."""
+
+    framework: str = strawberry.field(description="A short name, as `Deployment.framework` has it. Expect new values.")
+    name: str = strawberry.field(description="The framework's name.")
+    install_command: str | None = strawberry.field(description="What installs dependencies; null for nothing.")
+    build_command: str | None = strawberry.field(description="What builds; null for nothing.")
+    output_directory: str = strawberry.field(description="The folder that would be served, below the root directory.")
+    spa_fallback: bool = strawberry.field(description="Whether unknown paths are best answered with `index.html`.")
+    package_manager: str | None = strawberry.field(
+        description="What manages the packages of Node.js, if something does."
+    )
+    notes: list[str] = strawberry.field(description="What should be changed or known, in words.")
 
 
 @strawberry.type(description="How the webhook of a project's repository stands.")
@@ -248,6 +265,26 @@ class ProjectsQuery:
         )
 
     @strawberry.field(
+        description="How a repository would be built, from a look at its files: for forms that make projects. "
+        "VALIDATION_ERROR says why it cannot be looked at; SERVICE_UNAVAILABLE when too many are being looked at.",
+        extensions=[requires(Permission.PROJECT_WRITE)],
+    )
+    async def detect_framework(
+        self,
+        info: Info,
+        repository: Annotated[str, strawberry.argument(description="As in `CreateProjectInput`.")],
+        branch: Annotated[str | None, strawberry.argument(description="The branch: the repository's own.")] = None,
+        root_directory: Annotated[
+            str | None, strawberry.argument(description="The folder to look at: all of it.")
+        ] = None,
+    ) -> FrameworkDetection:
+        """A look at a repository."""
+        found = await detection.detect_framework(
+            info.context.actor, repository, branch=branch, root_directory=root_directory
+        )
+        return _detected(found)
+
+    @strawberry.field(
         description="A project. NOT_FOUND when there is none, or it is not yours.",
         extensions=[requires(Permission.PROJECT_READ)],
     )
@@ -257,6 +294,19 @@ class ProjectsQuery:
         """One project."""
         row = await access.project(info.context.actor, id, to=Permission.PROJECT_READ)
         return project_of(row, info.context)
+
+
+def _detected(found: Framework) -> FrameworkDetection:
+    return FrameworkDetection(
+        framework=found.id.value,
+        name=found.name,
+        install_command=found.install_command,
+        build_command=found.build_command,
+        output_directory=found.output_directory,
+        spa_fallback=found.is_single_page,
+        package_manager=None if found.package_manager is None else found.package_manager.value,
+        notes=list(found.notes),
+    )
 
 
 def project_of(row: Row, context: Context) -> Project:

@@ -30,6 +30,7 @@ from typing import Final
 
 from adapters import processes
 from adapters.addresses import AddressGuard
+from adapters.cancellation import first_error
 from adapters.processes import CannotStart
 from adapters.sandbox import enter, seccomp, view
 from adapters.sandbox.contract import (
@@ -158,7 +159,7 @@ async def _run_phase(build: _Build, phase: Phase, watch: PhaseWatch, proxy: Egre
     except CannotStart as error:
         raise RunnerUnavailable(f"no sandbox can be started: {error}") from None
     except ExceptionGroup as errors:
-        raise _innermost(errors) from None  # a listener's own error, or of a tree that does not end
+        raise first_error(errors) from None  # a listener's own error, or of a tree that does not end
     if found.end is PhaseEnd.EXITED and "exit-code" not in said:  # nothing was executed
         if said.startswith("failed"):
             raise RunnerUnavailable(_explain(said))
@@ -264,11 +265,6 @@ class _Descriptors:
         for each in self._sockets:
             if each is not but:
                 each.close()
-
-
-def _innermost(errors: ExceptionGroup) -> Exception:
-    first = errors.exceptions[0]
-    return _innermost(first) if isinstance(first, ExceptionGroup) else first
 
 
 async def _take_over(handover: socket.socket) -> socket.socket | None:

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import structlog
 
+from adapters.cancellation import first_error
 from adapters.processes import ProcessTree
 from adapters.sandbox import docker_bodies, holder
 from adapters.sandbox.archives import (
@@ -168,7 +169,7 @@ class DockerRunner:
                 for watch in watches:
                     watch.cancel()
         except BaseExceptionGroup as failures:
-            raise _first(failures) from None
+            raise first_error(failures) from None
         return await build.collect(exits)
 
     async def _check_image(self, engine: Engine) -> None:
@@ -270,10 +271,3 @@ def _numbers(text: Any) -> tuple[int, ...]:
     with contextlib.suppress(ValueError):
         return tuple(int(part) for part in str(text).split("."))
     return ()
-
-
-def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = failures
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import structlog
 
+from adapters.cancellation import first_error
 from adapters.processes import ProcessTree, TreeStillAlive
 from adapters.sandbox import kubernetes_bodies as bodies
 from adapters.sandbox.archives import PackedFolder, pack, packed_bytes
@@ -122,7 +123,7 @@ class KubernetesRunner:
                     for watch in watches:
                         watch.cancel()
             except BaseExceptionGroup as failures:
-                raise _first(failures) from None
+                raise first_error(failures) from None
             return result
 
     async def reap(self, build_id: str) -> None:
@@ -253,10 +254,3 @@ def _uid(found: Json) -> str:
     if not isinstance(uid, str) or not uid:
         raise ClusterError("an answer of the Kubernetes API server lacks the uid")
     return uid
-
-
-def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = failures
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -23,6 +23,7 @@ import asyncpg
 import brotli
 import structlog
 
+from adapters.cancellation import first_error
 from adapters.storage import ChecksumMismatch, Storage
 from errors import Conflict, SwitchyardError
 from models import site_queries
@@ -144,7 +145,7 @@ async def _send_batch(sender: _Sender, pool: asyncpg.Pool, files: Sequence[Artif
         known = error.subgroup(SwitchyardError) if isinstance(error, BaseExceptionGroup) else None
         if known is None:
             raise
-        raise _first(known) from error
+        raise first_error(known) from error
     blobs = [task.result() for task in tasks]
     # From here to the answer a row may name the objects or not: then they stay, at worst for nothing.
     async with _connection(pool) as connection:
@@ -153,13 +154,6 @@ async def _send_batch(sender: _Sender, pool: asyncpg.Pool, files: Sequence[Artif
     if len(rows) < len(blobs):
         raise Conflict("The same files are being removed at this moment; deploy again.")
     return {sha256: blob_id for sha256, (blob_id, _) in rows.items()}
-
-
-def _first(group: BaseExceptionGroup[SwitchyardError]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 class _Sender:

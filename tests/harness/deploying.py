@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+import orjson
 
 from tests.conftest import ApiServer, Programs
-from tests.factories import Person, new_user
+from tests.factories import Person
 from tests.harness.client import GraphQLClient
 from tests.harness.git_remote import GitRemote
 from tests.harness.processes import CLI, Program
@@ -156,20 +156,13 @@ class Deploying:
                 return lines
             after = page["pageInfo"]["endCursor"]
 
+    def stored_files(self) -> list[str]:
+        """Keys of all files of sites in the module's storage."""
+        records = (Path(self.programs.environment["DATA_DIR"]) / "files" / "objects").rglob("*.json")
+        keys = [orjson.loads(record.read_bytes())["key"] for record in records]
+        return sorted(key for key in keys if key.startswith("sites/"))
+
     async def get(self, url: str, path: str = "/", **headers: str) -> httpx.Response:
         """A page of a site, asked for by its host name."""
         host = url.removeprefix("http://").split("/")[0]
         return await self._http.get(f"{self.api.url}{path}", headers={"Host": host, **headers})
-
-
-@asynccontextmanager
-async def open_deploying(
-    client: GraphQLClient, api: ApiServer, programs: Programs, remote: GitRemote
-) -> AsyncIterator[Deploying]:
-    """Somebody with an account, ready to deploy."""
-    deploying = Deploying(client, api, programs, remote)
-    deploying.owner = await new_user(client)
-    try:
-        yield deploying
-    finally:
-        await deploying.close()
