@@ -71,19 +71,18 @@ def in_statuses(statuses: Sequence[str]) -> Condition:
     return Condition("e.status = ANY({}::text[])", list(statuses))
 
 
-def in_stages(stages: Sequence[str]) -> Condition:
-    """Executions whose stage is one of these."""
-    return Condition("e.stage = ANY({}::text[])", list(stages))
+def waiting() -> Condition:
+    """Executions that wait, also once more, or ended before a worker began them."""
+    return Condition("(e.started_at IS NULL OR e.status = 'QUEUED') = {}", True)
 
 
-def not_in_status(status: str) -> Condition:
-    """Executions in any other."""
-    return Condition("e.status <> {}", status)
-
-
-def not_started() -> Condition:
-    """Executions that no worker has begun, whether they wait or were cancelled."""
-    return Condition("(e.started_at IS NULL) = {}", True)
+def stopped_in(stages: Sequence[str | None]) -> Condition:
+    """Executions that are at work in one of these stages, or ended there without success; None is before the first."""
+    return Condition(
+        "(e.started_at IS NOT NULL AND e.status NOT IN ('QUEUED', 'SUCCEEDED')"
+        " AND coalesce(e.stage, '') = ANY({}::text[]))",
+        [stage or "" for stage in stages],
+    )
 
 
 def queued_from(moment: datetime) -> Condition:

@@ -170,8 +170,11 @@ async def take_number(project_id: UUID) -> tuple[int, Row] | None:
 
 
 async def lock(project_id: UUID) -> bool:
-    """Keep a project, and everybody else from changing it, until the end of the transaction; False when it is gone."""
-    return await database.value("SELECT 1 FROM projects WHERE id = $1 FOR UPDATE", project_id) is not None
+    """Keep others from changing a project until the end of the transaction; False when it is gone.
+
+    Rows that only refer to it, as workers add them, wait for nobody.
+    """
+    return await database.value("SELECT 1 FROM projects WHERE id = $1 FOR NO KEY UPDATE", project_id) is not None
 
 
 async def lock_idle(project_id: UUID) -> bool | None:
@@ -179,7 +182,7 @@ async def lock_idle(project_id: UUID) -> bool | None:
 
     False when one waits or works already, None when the project is gone.
     """
-    if not await lock(project_id):
+    if await database.value("SELECT 1 FROM projects WHERE id = $1 FOR UPDATE", project_id) is None:
         return None
     return not await database.value(
         """SELECT EXISTS (SELECT 1 FROM deployments d JOIN executions e ON e.id = d.execution_id

@@ -12,11 +12,12 @@ from typing import Final
 from uuid import UUID
 
 from errors import Forbidden, NotFound, Unauthorized
-from models import execution_rows, job_queries, notification_queries, project_queries, tools
+from models import deployments, execution_rows, job_queries, notification_queries, project_queries, tools
 from models.database import Row
 from models.ids import MalformedId, Prefix, decode_id
 from models.permissions import Actor, Permission
 from models.users import Account, find_accounts
+from tasks.crawl import kind as crawl_kind
 
 EXECUTION_PREFIXES: Final = (Prefix.RUN, Prefix.DEPLOYMENT)
 """Kinds of ids that name executions."""
@@ -83,10 +84,10 @@ async def notifications(actor: Actor, id_texts: Sequence[str], *, to: Permission
     return ids
 
 
-async def visible_execution(actor: Actor, execution_id: UUID, *, to: Permission) -> Row:
-    """An execution of any kind that the actor may see."""
+async def visible_execution(actor: Actor, execution_id: UUID, *, to: Permission, kind: str | None = None) -> Row:
+    """An execution that the actor may see, of any kind unless one is said."""
     row = (await execution_rows.find([execution_id])).get(execution_id)
-    if row is None or not sees_execution(actor, row["owner_id"]):
+    if row is None or not sees_execution(actor, row["owner_id"]) or kind not in {None, row["kind"]}:
         raise missing()
     allow(actor, to)
     return row
@@ -94,12 +95,12 @@ async def visible_execution(actor: Actor, execution_id: UUID, *, to: Permission)
 
 async def run(actor: Actor, id_text: str, *, to: Permission) -> Row:
     """A job run that the actor may see."""
-    return await visible_execution(actor, uuid_of(id_text, Prefix.RUN), to=to)
+    return await visible_execution(actor, uuid_of(id_text, Prefix.RUN), to=to, kind=crawl_kind.KIND)
 
 
 async def deployment(actor: Actor, id_text: str, *, to: Permission) -> Row:
     """A deployment that the actor may see."""
-    return await visible_execution(actor, uuid_of(id_text, Prefix.DEPLOYMENT), to=to)
+    return await visible_execution(actor, uuid_of(id_text, Prefix.DEPLOYMENT), to=to, kind=deployments.KIND)
 
 
 def execution_uuid(id_text: str) -> UUID:

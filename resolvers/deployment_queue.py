@@ -34,6 +34,9 @@ MAX_MESSAGE_LENGTH: Final = 10_000
 MAX_AUTHOR_LENGTH: Final = 255
 _MAX_LABEL: Final = 63  # RFC 1035 §2.3.4
 _SEPARATOR: Final = "--"
+_DIGEST_LENGTH: Final = 6
+# What a branch cannot have as it is: addresses of other kinds, and what looks like an address with a piece of a hash.
+_NOT_PLAIN: Final = re.compile(rf"{PRODUCTION_ALIAS}|pr-.*|(?:.*-)?[0-9a-f]{{{_DIGEST_LENGTH}}}")
 _KEY_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 _KEY_LENGTH: Final = 16
 _REPLACING: Final = frozenset({DeploymentTrigger.PUSH, DeploymentTrigger.PULL_REQUEST, DeploymentTrigger.DEPLOY_HOOK})
@@ -139,10 +142,12 @@ def alias_of(project_slug: str, source: Source, environment: DeploymentEnvironme
         return f"pr-{source.pull_request}"
     room = _MAX_LABEL - len(_SEPARATOR) - len(project_slug)
     label = re.sub(r"[^a-z0-9]+", "-", source.branch.lower()).strip("-")
-    if label == source.branch and len(label) <= room and label != PRODUCTION_ALIAS and not label.startswith("pr-"):
+    if label == source.branch and len(label) <= room and not _NOT_PLAIN.fullmatch(label):
         return label
-    digest = hashlib.sha256(source.branch.encode()).hexdigest()[:6]
-    return f"{label[: room - 7].strip('-')}-{digest}".strip("-")
+    digest = hashlib.sha256(source.branch.encode()).hexdigest()[:_DIGEST_LENGTH]
+    stem = label[: room - _DIGEST_LENGTH - 1].strip("-")
+    # A hash of digits alone would make it the address of a fork's pull request.
+    return f"{'branch-pr' if stem == 'pr' else stem}-{digest}".strip("-")
 
 
 async def _insert(

@@ -1,7 +1,8 @@
 """The stages of a deployment, from the history of its execution: what was done when, and where it stopped.
 
 Clients see three stages; the finer steps are the execution's `stage`. Times are those of the latest attempt, as an
-earlier one that was lost says nothing about how long a build takes.
+earlier one that was lost says nothing about how long a build takes; one that waits for its next attempt is queued
+again. An attempt begins with its first step, which is not written down when the attempt before ended in that step.
 """
 
 from __future__ import annotations
@@ -72,20 +73,26 @@ def current_stage(row: Row) -> DeploymentStageName | None:
 def stages(row: Row, changes: Sequence[Row]) -> list[Span]:
     """The three stages, from a row of `models.execution_rows` and its changes (`deployment_queries.steps`)."""
     begun: dict[DeploymentStageName, datetime] = {DeploymentStageName.QUEUED: row["queued_at"]}
-    for change in changes:
-        if change["status"] == ExecutionStatus.RUNNING:
-            stage = _STAGE_OF.get(change["stage"], DeploymentStageName.BUILDING)
-            begun.setdefault(stage, change["at"])
+    for step, at in _begun_steps(changes).items():
+        begun.setdefault(_STAGE_OF.get(step, DeploymentStageName.BUILDING), at)
     return _spans(row, [(stage.value, begun.get(stage)) for stage in DeploymentStageName])
 
 
 def steps(row: Row, changes: Sequence[Row]) -> list[Span]:
     """The steps, likewise; one that was not needed is SKIPPED."""
+    begun = _begun_steps(changes)
+    return _spans(row, [(step.value, begun.get(step.value)) for step in DeploymentStep])
+
+
+def _begun_steps(changes: Sequence[Row]) -> dict[str, datetime]:
+    """When each step of the latest attempt began, in the order of time."""
     begun: dict[str, datetime] = {}
     for change in changes:
-        if change["status"] == ExecutionStatus.RUNNING and change["stage"] is not None:
-            begun.setdefault(change["stage"], change["at"])
-    return _spans(row, [(step.value, begun.get(step.value)) for step in DeploymentStep])
+        if change["status"] == ExecutionStatus.QUEUED:
+            begun = {}
+        elif change["status"] == ExecutionStatus.RUNNING:
+            begun.setdefault(change["stage"] or DeploymentStep.CLONING.value, change["at"])
+    return begun
 
 
 def _spans(row: Row, begun: Sequence[tuple[str, datetime | None]]) -> list[Span]:

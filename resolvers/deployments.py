@@ -13,7 +13,7 @@ from uuid import UUID
 from adapters import events
 from adapters.git import check_branch, check_commit
 from errors import Conflict
-from models import deployment_queries, execution_rows, site_queries
+from models import deployment_queries, execution_rows, project_queries, site_queries
 from models.audit import AuditEvent
 from models.database import Row
 from models.deployments import KIND, DeploymentTrigger
@@ -112,6 +112,9 @@ async def promote(actor: Actor, deployment_id: str) -> UUID:
     """
     row = await access.deployment(actor, deployment_id, to=Permission.DEPLOYMENT_WRITE)
     async with unit_of_work():
+        # One after the other, so that each knows what it replaces, and whether that is a step back.
+        if not await project_queries.lock(row["project_id"]):
+            raise access.missing()
         found = await deployment_queries.lock_final(row["id"])
         if found is None:
             raise access.missing()
@@ -120,16 +123,17 @@ async def promote(actor: Actor, deployment_id: str) -> UUID:
         if found["is_fork"]:
             raise Conflict("A fork's code is never promoted to production; merge it instead.")
         live = (await deployment_queries.at_alias([found["project_id"]], PRODUCTION_ALIAS)).get(found["project_id"])
-        if live != row["id"]:
-            before = await deployment_queries.lock_final(live) if live is not None else None
-            is_rollback = before is not None and before["number"] > found["number"]
-            await site_queries.promote(
-                project_id=found["project_id"],
-                alias=PRODUCTION_ALIAS,
-                deployment_id=row["id"],
-                reason=DeploymentTrigger.ROLLBACK if is_rollback else DeploymentTrigger.MANUAL,
-                user_id=actor.user_id,
-            )
+        before = await deployment_queries.lock_final(live) if live is not None else None
+        is_rollback = before is not None and before["number"] > found["number"]
+        # Also of what is live already: it was decided anew, so what is being built now does not replace it.
+        moved = await site_queries.promote(
+            project_id=found["project_id"],
+            alias=PRODUCTION_ALIAS,
+            deployment_id=row["id"],
+            reason=DeploymentTrigger.ROLLBACK if is_rollback else DeploymentTrigger.MANUAL,
+            user_id=actor.user_id,
+        )
+        if moved.has_moved:
             await events.publish(SiteChanged(found["project_id"]))
             for changed in (row["id"], live):
                 if changed is not None:
@@ -173,7 +177,9 @@ async def count(actor: Actor, **filters: Any) -> int:
 async def find(actor: Actor, deployment_ids: Sequence[UUID]) -> dict[UUID, Row]:
     """Those of the deployments that an actor may see, in one statement."""
     found = await execution_rows.find(deployment_ids)
-    return {key: row for key, row in found.items() if access.sees_execution(actor, row["owner_id"])}
+    return {
+        key: row for key, row in found.items() if row["kind"] == KIND and access.sees_execution(actor, row["owner_id"])
+    }
 
 
 async def _record(actor: Actor, action: str, deployment_id: UUID, **details: Any) -> None:

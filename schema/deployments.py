@@ -333,10 +333,12 @@ def _conditions(filter: DeploymentFilter) -> list[Condition]:
         filter.environment and execution_rows.in_environment(filter.environment.value),
     ]
     if filter.stage is DeploymentStageName.QUEUED:
-        given.append(execution_rows.not_started())
+        given.append(execution_rows.waiting())
     elif filter.stage is not None:
-        names = [step.value for step in deployment_stages.STEPS_OF[filter.stage]]
-        given += [execution_rows.in_stages(names), execution_rows.not_in_status(ExecutionStatus.SUCCEEDED.value)]
+        names: list[str | None] = [step.value for step in deployment_stages.STEPS_OF[filter.stage]]
+        # As `deployment_stages.current_stage` has it: begun, and not yet at a step.
+        before_steps = [None] if filter.stage is DeploymentStageName.BUILDING else []
+        given.append(execution_rows.stopped_in([*before_steps, *names]))
     return [condition for condition in given if condition]
 
 

@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from adapters import events
 from models import project_queries
 from models.deployments import KIND, DeploymentTrigger
-from models.executions import ExecutionStatus
+from models.executions import ExecutionStatus, Failure, FailureCode
 from models.ids import Prefix, decode_id, encode_id
 from models.projects import DeploymentEnvironment
 from models.sealed import DEPLOYMENT_ENVIRONMENT
@@ -152,7 +152,8 @@ class Studio:
 
     async def finish(self, deployment_id: str, status: ExecutionStatus = ExecutionStatus.SUCCEEDED) -> None:
         """End a deployment that waits, as its worker would, without an address moving to it."""
-        await (await self.desk.claim(uuid(deployment_id))).finish(status)
+        failure = Failure(FailureCode.COMMAND_FAILED, "It broke.") if status is ExecutionStatus.FAILED else None
+        await (await self.desk.claim(uuid(deployment_id))).finish(status, failure=failure)
 
     async def enqueue(
         self,
