@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 
-from tests.bench import enqueue, log_lines, recovery, run_list, sites, start
+from tests.bench import deployments, enqueue, log_lines, recovery, run_list, sites, start
 
 BENCHES = {
     "enqueue": enqueue.main,
@@ -13,6 +13,9 @@ BENCHES = {
     "run_list": run_list.main,
     "recovery": recovery.main,
     "sites": sites.main,
+    "deployments_overhead": deployments.overhead,
+    "deployments_push": deployments.push_to_live,
+    "deployments_queue": deployments.queue,
     "start": start.main,
 }
 
