@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -52,7 +53,9 @@ class NpmRegistry:
 def find_registry() -> NpmRegistry:
     """Ask npm for its registry, and the registry whether it is there; raises NoRegistry with the reason."""
     url = _npm("config", "get", "registry")
-    unconfigured = _npm("config", "get", "registry", f"--userconfig={os.devnull}", "--globalconfig=/nonexistent")
+    bare = {name: value for name, value in os.environ.items() if not name.lower().startswith("npm_config_")}
+    nothing = (f"--userconfig={os.devnull}", "--globalconfig=/nonexistent")
+    unconfigured = _npm("config", "get", "registry", *nothing, environment=bare)
     _npm("ping", "--fetch-retries=0", "--fetch-timeout=5000")
     return NpmRegistry(url, url == unconfigured)
 
@@ -68,14 +71,20 @@ def require_registry() -> NpmRegistry:
         pytest.skip(reason)
 
 
-def _npm(*arguments: str) -> str:
+def _npm(*arguments: str, environment: Mapping[str, str] | None = None) -> str:
     program = shutil.which("npm")
     if program is None:
         raise NoRegistry("npm is not installed")
     try:
         # In a folder of no project, whose .npmrc would count.
         done = subprocess.run(
-            [program, *arguments], cwd="/", capture_output=True, text=True, timeout=_PING_SECONDS, check=False
+            [program, *arguments],
+            cwd="/",
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=_PING_SECONDS,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         raise NoRegistry(f"`npm {arguments[0]}` takes longer than {_PING_SECONDS} s") from None
