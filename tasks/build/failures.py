@@ -56,7 +56,7 @@ def of_clone(end: PhaseExit, told: CloneFailure, *, is_blocked: bool) -> Failure
         code = FailureCode.TIMED_OUT
     elif is_blocked:
         code = FailureCode.BLOCKED_URL
-    return Failure(code, told.message, DeploymentStep.CLONING, end.exit_code, end.signal, retryable=told.is_temporary)
+    return Failure(code, told.message, DeploymentStep.CLONING, signal=end.signal, retryable=told.is_temporary)
 
 
 def output_missing(output_directory: str) -> Failure:

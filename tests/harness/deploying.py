@@ -138,10 +138,10 @@ class Deploying:
         return found
 
     async def until_line(self, deployment: str, text: str, within: float = END_SECONDS) -> None:
-        """Wait until the log says something."""
+        """Wait until the log has a line; the command itself, which is logged too, does not count."""
 
         async def said() -> bool:
-            return any(text in line for line in await self.log(deployment))
+            return text in await self.log(deployment)
 
         await eventually(said, within, what=f"{text!r} in the log of {deployment}")
 

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of deployments: a git server, settings that open it, somebody who deploys, a worker that builds.
+"""Fixtures of the tests of deployments: a git server, settings that open it, somebody who deploys, a worker.
 
 A module adds to the settings of its programs with its own `SETTINGS`.
 """

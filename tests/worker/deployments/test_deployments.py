@@ -131,7 +131,7 @@ async def test_production_moves_between_deployments_without_a_build_and_the_late
     assert back["isLive"]
     assert (await deploying.get(site.url)).text == "1"
     late = await deploying.ended(three)
-    assert late["status"] == "SUCCEEDED" and not late["isLive"], "it was asked for before production was moved"
+    assert (late["status"], late["isLive"]) == ("SUCCEEDED", False), "it was asked for before production was moved"
     assert (await deploying.get(site.url)).text == "1"
     assert (await deploying.get(late["url"])).text == "3", "its own address answers all the same"
     await deploying.run(PROMOTE, input={"id": late["id"]})
