@@ -1,7 +1,7 @@
 """Looking after what sites leave in storage: handlers of the outbox, and a sweep for what nobody told of.
 
-    site.garbage  {projectId}   a deployment was deleted: drop content that nothing else uses
-    site.removal  {projectId}   a project was deleted: drop all of its content
+site.garbage  {projectId}   a deployment was deleted: drop content that nothing else uses
+site.removal  {projectId}   a project was deleted: drop all of its content
 """
 
 from __future__ import annotations
