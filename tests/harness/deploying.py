@@ -115,9 +115,8 @@ class Deploying:
             found = await self.read(deployment)
             return found if found["status"] in FINAL else None
 
-        found = await eventually(final, within, what=f"the end of {deployment}")
-        assert found is not None
-        return found
+        ended: dict[str, Any] = await eventually(final, within, what=f"the end of {deployment}")
+        return ended
 
     async def deployed(self, site: Site | str, *, within: float = END_SECONDS, **what: Any) -> dict[str, Any]:
         """A deployment that succeeded."""
@@ -133,9 +132,8 @@ class Deploying:
             assert found["status"] not in FINAL, (found, await self.log(deployment))
             return found if found["stage"] == stage else None
 
-        found = await eventually(reached, within, what=f"{stage} of {deployment}")
-        assert found is not None
-        return found
+        there: dict[str, Any] = await eventually(reached, within, what=f"{stage} of {deployment}")
+        return there
 
     async def until_line(self, deployment: str, text: str, within: float = END_SECONDS) -> None:
         """Wait until the log has a line; the command itself, which is logged too, does not count."""

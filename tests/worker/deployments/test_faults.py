@@ -7,6 +7,7 @@ import itertools
 import secrets
 import time
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 
@@ -159,7 +160,11 @@ async def test_deployments_of_one_address_are_built_in_order_and_users_take_turn
     deploying: Deploying, client: GraphQLClient, db: asyncpg.Connection
 ) -> None:
     other = await new_user(client)
-    build = {"installCommand": "", "buildCommand": "mkdir out; echo x > out/index.html", "outputDirectory": "out"}
+    build: dict[str, Any] = {
+        "installCommand": "",
+        "buildCommand": "mkdir out; echo x > out/index.html",
+        "outputDirectory": "out",
+    }
     many = [await deploying.site({"a": str(number)}, **build) for number in range(3)]
     few = await deploying.site({"b": "1"}, person=other, **build)
     worker = worker_of(deploying)
