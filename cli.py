@@ -17,6 +17,7 @@ import inspect
 import os
 import re
 import secrets
+import shutil
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -230,14 +231,25 @@ async def _is_ready(settings: Settings) -> bool:
 
 
 def _offer_practice_site() -> str | None:
-    """Let crawls reach the practice site, if its port is free for it: nothing else may become reachable so."""
+    """Let crawls and clones reach the practice site, if its port is free for it: nothing else may become reachable so.
+
+    The repository there has an http address, which git is allowed for it unless the environment says what is.
+    """
     if not children.port_is_free("127.0.0.1", PRACTICE_PORT):
         _say(f"Port {PRACTICE_PORT} is in use; going without the practice site.")
         return None
     host = f"127.0.0.1:{PRACTICE_PORT}"
-    allowed = os.environ.get("CRAWL_ALLOWED_HOSTS")
-    os.environ["CRAWL_ALLOWED_HOSTS"] = f"{allowed},{host}" if allowed else host
+    _allow("CRAWL_ALLOWED_HOSTS", host)
+    if shutil.which("git"):
+        protocols = os.environ.setdefault("GIT_PROTOCOLS", "https,http")
+        if "http" in [protocol.strip() for protocol in protocols.split(",")]:
+            _allow("BUILD_ALLOWED_HOSTS", host)
     return f"http://{host}"
+
+
+def _allow(variable: str, host: str) -> None:
+    allowed = os.environ.get(variable)
+    os.environ[variable] = f"{allowed},{host}" if allowed else host
 
 
 def _greeting(settings: Settings, admin_email: str, password: str | None, practice_url: str | None) -> str:
@@ -255,6 +267,9 @@ def _greeting(settings: Settings, admin_email: str, password: str | None, practi
         ]
     if practice_url:
         lines.append(f"    Practice site  {practice_url}   (small, to crawl first)")
+        if practice_url.removeprefix("http://") in settings.build_allowed_hosts:
+            lines.append(f"    Repository     {practice_url}/git/garden   (small, to deploy first)")
+    lines.append(f"    Sites          {settings.site_url('<project>')}/")
     lines += [f"    Data           {settings.data_dir}", "", "  Ctrl-C stops everything.", ""]
     return "\n".join(lines)
 

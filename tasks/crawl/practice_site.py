@@ -2,7 +2,8 @@
 
 A shop of 36 things and a listing of 24 homes, invented and always the same, so that the first crawl of a newcomer (and
 the tour in the README) needs no internet and bothers nobody. Each page takes a moment, so that progress can be
-watched. The examples of the shipped spiders are written for it. Standard library only; loopback only.
+watched. The examples of the shipped spiders are written for it. The practice repository is served here as well, where
+there is git. Standard library only; loopback only.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
@@ -21,8 +24,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Final, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
+from tasks.build import practice_repository
+from tasks.build.practice_repository import Answer, NoRepository, PracticeRepository
+
 DEFAULT_PORT: Final = 8900
 DEFAULT_DELAY_SECONDS: Final = 0.15
+IDLE_SECONDS: Final = 60
 PAGE_SIZE: Final = 8
 
 STYLE: Final = """
@@ -35,6 +42,10 @@ ul.cards{list-style:none;padding:0;display:grid;grid-template-columns:repeat(aut
 dl{display:grid;grid-template-columns:10rem 1fr}dd{margin:0}footer{margin-top:3rem;color:#6b7680;font-size:.85rem}
 """
 
+_WELCOME: Final = (
+    "<p>A shop and a listing to crawl. Nothing here is real.</p>"
+    f'<p><a href="{practice_repository.PREFIX}">A git repository</a> to deploy.</p>'
+)
 _MATERIALS: Final = ("Oak", "Linen", "Copper", "Slate", "Walnut", "Cotton", "Brass", "Cedar", "Wool")
 _THINGS: Final = (
     ("Lamp", "light"),
@@ -120,23 +131,57 @@ def homes() -> Sequence[Home]:
     return found
 
 
-def serve(*, port: int = DEFAULT_PORT, delay_seconds: float = DEFAULT_DELAY_SECONDS) -> ThreadingHTTPServer:
+def serve(
+    *,
+    port: int = DEFAULT_PORT,
+    delay_seconds: float = DEFAULT_DELAY_SECONDS,
+    repository: PracticeRepository | None = None,
+) -> ThreadingHTTPServer:
     """A server on loopback, bound and not yet running: call `serve_forever`; port 0 takes a free one."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
+        timeout = IDLE_SECONDS
 
         def do_GET(self) -> None:
-            status, kind, body = answer(self.path)
-            if kind.startswith("text/html"):
-                time.sleep(delay_seconds)
-            data = body.encode()
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(data)))
+            if self.path.rstrip("/") == practice_repository.PREFIX:
+                self._send(_page_answer(_repository_page(repository)))
+            elif self._is_for_git():
+                self._ask_git(b"")
+            else:
+                page = _page_answer(answer(self.path))
+                if page.headers["Content-Type"].startswith("text/html"):
+                    time.sleep(delay_seconds)
+                self._send(page)
+
+        def do_POST(self) -> None:
+            length = self.headers.get("Content-Length", "")
+            if not self._is_for_git():
+                self.send_error(405)
+            elif not length.isdecimal():
+                self.send_error(411)
+            elif int(length) > practice_repository.REQUEST_BYTES:
+                self.send_error(413)
+            else:
+                self._ask_git(self.rfile.read(int(length)))
+
+        def _is_for_git(self) -> bool:
+            return self.path.startswith((f"{practice_repository.PREFIX}/", f"{practice_repository.PREFIX}.git/"))
+
+        def _ask_git(self, body: bytes) -> None:
+            if repository is None:
+                self._send(_page_answer(_repository_page(None)))
+            else:
+                self._send(repository.answer(self.command, self.path, dict(self.headers), body))
+
+        def _send(self, answer: Answer) -> None:
+            self.send_response(answer.status)
+            for name, value in answer.headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(answer.body)))
             self.end_headers()
-            self.wfile.write(data)
+            self.wfile.write(answer.body)
 
         def log_message(self, format: str, *args: object) -> None:
             """Silence: the crawl's own log is the one to watch."""
@@ -155,7 +200,7 @@ def answer(target: str) -> tuple[int, str, str]:
         case ["robots.txt"]:
             return 200, "text/plain; charset=utf-8", "User-agent: *\nDisallow: /basket\n"
         case [""]:
-            return _html("Practice site", "<p>A shop and a listing to crawl. Nothing here is real.</p>")
+            return _html("Practice site", _WELCOME)
         case ["shop"]:
             return _list("Shop", "/shop", products(), number, _product_card)
         case ["homes"]:
@@ -177,13 +222,52 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=DEFAULT_PORT)
     parser.add_argument("--delay", type=float, default=DEFAULT_DELAY_SECONDS, help="seconds that each page takes")
     given = parser.parse_args(arguments)
-    with serve(port=given.port, delay_seconds=given.delay) as server:
-        sys.stdout.write(f"Practice site on http://127.0.0.1:{server.server_address[1]} (Ctrl-C ends it)\n")
-        sys.stdout.flush()
-        try:
+    # The repository's folder has to go, however this is ended.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with (
+            _repository() as repository,
+            serve(port=given.port, delay_seconds=given.delay, repository=repository) as server,
+        ):
+            _say(f"Practice site on http://127.0.0.1:{server.server_address[1]} (Ctrl-C ends it)")
             server.serve_forever()
-        except KeyboardInterrupt:
-            return
+    except KeyboardInterrupt:
+        return
+
+
+@contextmanager
+def _repository() -> Iterator[PracticeRepository | None]:
+    with ExitStack() as stack:
+        try:
+            repository = stack.enter_context(practice_repository.made())
+        except NoRepository as reason:
+            _say(f"The practice site goes without its repository: {reason}.")
+            repository = None
+        yield repository
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def _page_answer(page: tuple[int, str, str]) -> Answer:
+    status, kind, body = page
+    return Answer(status, {"Content-Type": kind}, body.encode())
+
+
+def _repository_page(repository: PracticeRepository | None) -> tuple[int, str, str]:
+    if repository is None:
+        return _html("Not found", "<p>There is no practice repository: git could not make it here.</p>", status=404)
+    commits = "".join(
+        f"<li><b>{branch}</b> {escape(message)}<br><code>{name}</code></li>"
+        for branch, name, message in reversed(repository.commits)
+    )
+    return _html(
+        "The garden",
+        "<p>A git repository to deploy first: this page's address is the one to clone. Build it with "
+        f'<code>sh build.sh</code>, and serve <code>public</code>.</p><ul class="cards">{commits}</ul>',
+    )
 
 
 def _list(
