@@ -58,7 +58,7 @@ body { font: 1.05rem/1.6 system-ui, sans-serif; max-width: 44rem; margin: 0 auto
 body { color: #2c3a2e; background: #f6f7ef; }
 a { color: #2f6b3a; }
 h1 { line-height: 1.2; }
-svg { display: block; width: 100%; height: auto; border-radius: 1rem; }
+img { display: block; width: 100%; height: auto; border-radius: 1rem; }
 .sign { color: #6a7566; font-size: .85rem; }
 """
 
@@ -77,14 +77,14 @@ _SEEDLING: Final = (
 )
 
 
-def _picture(flower: str, title: str) -> str:
+def _picture(flower: str) -> str:
     places = ((80, 128, 1.0), (185, 104, 1.25), (300, 120, 1.08), (410, 98, 1.3), (520, 126, 1.02))
     bed = "".join(f'<use href="#flower" transform="translate({x} {y}) scale({scale})"/>' for x, y, scale in places)
     return (
-        f'<svg viewBox="0 0 600 260" role="img" aria-label="{title}"><defs>{flower}</defs>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 600 260"><defs>{flower}</defs>'
         '<path fill="#d9ecf2" d="M0 0h600v260H0z"/><circle cx="548" cy="48" r="24" fill="#ffe08a"/>'
         '<path fill="#b9d6a3" d="M0 190q150-44 300-14t300-10v94H0z"/>'
-        f'{bed}<path fill="#7b5b3f" d="M0 222q300-20 600 0v38H0z"/></svg>'
+        f'{bed}<path fill="#7b5b3f" d="M0 222q300-20 600 0v38H0z"/></svg>\n'
     )
 
 
@@ -100,16 +100,17 @@ def _page(title: str, *lines: str) -> str:
     return "\n".join((*head, *lines, ""))
 
 
-def _front(flower: str, title: str, growing: str, *more: str) -> str:
-    return _page(
-        "The garden", "<!-- greeting -->", _picture(flower, title), f"<p>{growing}</p>", *more, "<!-- sign -->"
-    )
+def _bed(flower: str, text: str, *more: str) -> Mapping[str, str]:
+    """The front page and its picture."""
+    picture = '<img src="/bed.svg" width="600" height="260" alt="A bed in the garden">'
+    page = _page("The garden", "<!-- greeting -->", picture, f"<p>{text}</p>", *more, "<!-- sign -->")
+    return {"index.html": page, "static/bed.svg": _picture(flower)}
 
 
 _PATH: Final = '<p><a href="/seeds">The box of seeds</a></p>'
-_BED: Final = {"build.sh": _BUILD, "static/style.css": _STYLE}
+_TOOLS: Final = {"build.sh": _BUILD, "static/style.css": _STYLE}
 _PATHS: Final = {
-    **_BED,
+    **_TOOLS,
     "seeds.html": _page(
         "The box of seeds",
         "<h1>The box of seeds</h1>",
@@ -127,21 +128,21 @@ COMMITS: Final[Sequence[GardenCommit]] = (
     GardenCommit(
         branch=MAIN,
         message="A bed, and seedlings in it",
-        files={**_BED, "index.html": _front(_SEEDLING, "Seedlings", "Seedlings. Come back in summer.")},
+        files={**_TOOLS, **_bed(_SEEDLING, "Seedlings. Come back in summer.")},
     ),
     GardenCommit(
         branch=MAIN,
         message="A path to the seeds, and a page for those who leave it",
-        files={**_PATHS, "index.html": _front(_SEEDLING, "Seedlings", "Seedlings. Come back in summer.", _PATH)},
+        files={**_PATHS, **_bed(_SEEDLING, "Seedlings. Come back in summer.", _PATH)},
     ),
     GardenCommit(
         branch=MAIN,
         message="Sunflowers",
-        files={**_PATHS, "index.html": _front(_SUNFLOWER, "Sunflowers", "Sunflowers, taller than the fence.", _PATH)},
+        files={**_PATHS, **_bed(_SUNFLOWER, "Sunflowers, taller than the fence.", _PATH)},
     ),
     GardenCommit(
         branch=SPRING,
         message="Tulips, for next spring",
-        files={**_PATHS, "index.html": _front(_TULIP, "Tulips", "Tulips, as early as they dare.", _PATH)},
+        files={**_PATHS, **_bed(_TULIP, "Tulips, as early as they dare.", _PATH)},
     ),
 )

@@ -233,6 +233,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             server.serve_forever()
     except KeyboardInterrupt:
         return
+    except OSError as error:
+        sys.exit(f"The practice site cannot use port {given.port}: {error.strerror}")
 
 
 @contextmanager
