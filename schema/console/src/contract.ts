@@ -112,6 +112,8 @@ export function idsIn(answer: GraphQLAnswer): Record<string, string> {
     "@tool": tool?.id,
     "@job": data.createJob?.job?.id,
     "@run": (data.createJob ?? data.runJob)?.run?.id,
+    "@project": data.createProject?.project?.id,
+    "@deployment": (data.createDeployment ?? data.redeploy)?.deployment?.id,
   };
   return Object.fromEntries(Object.entries(found).filter(([, id]) => typeof id === "string")) as Record<string, string>;
 }
@@ -121,4 +123,6 @@ export const PLACEHOLDER_SOURCES: Record<string, string> = {
   "@tool": "the tab “Tools”",
   "@job": "the tab “CreateJob”",
   "@run": "the tab “CreateJob”",
+  "@project": "the tab “CreateProject”",
+  "@deployment": "the tab “Deploy”",
 };

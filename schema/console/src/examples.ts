@@ -17,8 +17,8 @@ function example(query: string, variables?: object): Example {
 const WELCOME = example(/* GraphQL */ `
 # 1 · Welcome to Switchyard
 #
-# One GraphQL API for crawl jobs, and for
-# watching them live. The tabs above are a
+# One GraphQL API for crawl jobs and
+# deployments, and for watching them live. The tabs above are a
 # tour: go from left to right and press ▶ (or
 # Ctrl-Enter) in each. Nothing needs copying
 # from tab to tab.
@@ -255,6 +255,129 @@ query Results($id: ID!) {
   { id: "@run" },
 );
 
+const CREATE_PROJECT = example(
+  /* GraphQL */ `
+# 9 · A project: a repository and how it is
+# built
+#
+# The garden is the practice repository that
+# "make run" serves; owner/name names one at
+# GitHub. Leave buildCommand and outputDirectory
+# out for what suits the files.
+#
+# Variables reach the build, and no log shows
+# their values. setEnvironmentVariables sets
+# them later as well.
+mutation CreateProject($input: CreateProjectInput!) {
+  createProject(input: $input) {
+    project {
+      id
+      name
+      branch
+      url
+    }
+  }
+}
+`,
+  {
+    input: {
+      name: "Garden",
+      repository: "http://127.0.0.1:8900/git/garden",
+      buildCommand: "sh build.sh",
+      outputDirectory: "public",
+    },
+  },
+);
+
+const DEPLOY = example(
+  /* GraphQL */ `
+# 10 · Deploy it
+#
+# The first mutation gives the project a
+# variable, the second asks for a deployment of
+# its branch. Add "branch": "spring" to the
+# input for a preview: it has an address of its
+# own and leaves production alone.
+#
+# "@project" stands for the project that tab 9
+# made.
+mutation Deploy(
+  $variables: SetEnvironmentVariablesInput!
+  $input: CreateDeploymentInput!
+) {
+  setEnvironmentVariables(input: $variables) {
+    project {
+      id
+    }
+  }
+  createDeployment(input: $input) {
+    deployment {
+      id
+      number
+      status
+      url
+    }
+  }
+}
+`,
+  {
+    variables: { projectId: "@project", variables: [{ name: "GREETING", value: "Good morning" }] },
+    input: { projectId: "@project" },
+  },
+);
+
+const WATCH_BUILD = example(
+  /* GraphQL */ `
+# 11 · Watch it being built
+#
+# A deployment is an execution too: the same
+# stream of its log, the same way to stop it
+# (cancelDeployment). When it completes, open
+# the url that tabs 9 and 10 show.
+#
+# "@deployment" stands for the deployment that
+# tab 10 asked for.
+subscription WatchBuild($executionId: ID!, $afterSequence: Int = 0) {
+  logs(executionId: $executionId, afterSequence: $afterSequence) {
+    lines {
+      sequence
+      timestamp
+      level
+      message
+      stage
+    }
+    lastSequence
+    complete
+  }
+}
+`,
+  { executionId: "@deployment", afterSequence: 0 },
+);
+
+const PROMOTE = example(
+  /* GraphQL */ `
+# 12 · Promote, or roll back
+#
+# Production moves to a deployment that was
+# built, older or newer: at once, without a
+# build. Deploy twice, then put the id of the
+# first one here.
+mutation Promote($id: ID!) {
+  promoteDeployment(input: { id: $id }) {
+    deployment {
+      number
+      commitMessage
+      isLive
+      project {
+        url
+      }
+    }
+  }
+}
+`,
+  { id: "@deployment" },
+);
+
 export const EXAMPLES: Example[] = [
   WELCOME,
   SIGN_IN,
@@ -264,4 +387,8 @@ export const EXAMPLES: Example[] = [
   WATCH_RUN,
   STOP_RUN,
   RESULTS,
+  CREATE_PROJECT,
+  DEPLOY,
+  WATCH_BUILD,
+  PROMOTE,
 ];
