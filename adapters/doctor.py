@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from adapters.sandbox import open_runner
 from adapters.sandbox.contract import RunnerUnavailable
 from adapters.storage import open_storage
 from errors import SwitchyardError
+from models import sealed
 from settings import Settings
 
 ANSWER_SECONDS = 5
@@ -48,6 +50,8 @@ async def examine(settings: Settings, *, own_postgres: bool, own_redis: bool) ->
     yield check_python()
     yield check_data_folder(settings.data_dir)
     yield check_postgres_programs() if own_postgres else await check_postgres(settings)
+    if not own_postgres:
+        yield await check_secrets(settings)
     yield check_redis_programs() if own_redis else await check_redis(settings)
     yield await check_storage(settings)
     yield await check_builds(settings)
@@ -105,6 +109,29 @@ async def check_postgres(settings: Settings) -> Finding:
     if number < OLDEST_POSTGRES:
         return Finding("PostgreSQL", False, version, "upgrade the server to PostgreSQL 15 or newer")
     return Finding("PostgreSQL", True, version)
+
+
+async def check_secrets(settings: Settings) -> Finding:
+    """Every sealed value of the database opens with a key of SECRET_KEYS, best with the first."""
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            connection = await asyncpg.connect(settings.database_url.get_secret_value())
+            try:
+                counts = await sealed.count_by_key(connection)
+            finally:
+                connection.terminate()
+    except (TimeoutError, OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        return Finding("Secrets", False, "cannot be counted", "make the database answer first")
+    by_key: Counter[str | None] = Counter()
+    for count in counts:
+        by_key[count.kid] += count.values
+    shown = ", ".join(f"{number:,} with {kid or 'no key'}" for kid, number in by_key.items()) or "none yet"
+    if lost := [kid for kid in by_key if kid not in settings.keyring]:
+        names = ", ".join(kid or "no key" for kid in lost)
+        return Finding("Secrets", False, shown, f"put back into SECRET_KEYS: {names}")
+    if set(by_key) - {next(iter(settings.keyring))}:
+        return Finding("Secrets", True, f"{shown}; `switchyard rotate-keys` moves all to the newest key")
+    return Finding("Secrets", True, shown)
 
 
 async def check_redis(settings: Settings) -> Finding:

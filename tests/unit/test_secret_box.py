@@ -17,6 +17,7 @@ import pytest_asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adapters.doctor import check_secrets
 from adapters.secret_box import CannotOpen, SecretBox, Tampered, UnknownKey, kid_of
 from models import sealed
 from models.sealed import (
@@ -29,6 +30,7 @@ from models.sealed import (
     SealedColumn,
 )
 from resolvers.key_rotation import rotate
+from settings import Settings
 from tests.harness.databases import new_database
 from tests.harness.processes import CLI, child_environment
 
@@ -463,3 +465,24 @@ async def test_the_command_counts_and_fails_until_everything_opened(
     await scratch.execute("DELETE FROM oauth_connections")
     done = rotate_keys(scratch_url, NEW, base_settings, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+async def test_the_doctor_tells_keys_that_are_missing_from_keys_that_can_go(
+    scratch: asyncpg.Connection, scratch_url: str, base_settings: dict[str, str], tmp_path: Path
+) -> None:
+    def with_keys(keyring: Mapping[str, bytes]) -> Settings:
+        ring = ",".join(f"{kid}:{base64.b64encode(key).decode()}" for kid, key in keyring.items())
+        return Settings.model_validate({
+            **{name.lower(): value for name, value in base_settings.items()},
+            "database_url": scratch_url,
+            "secret_keys": ring,
+            "data_dir": tmp_path,
+        })  # fmt: skip
+
+    assert (await check_secrets(with_keys(NEW))).detail == "none yet"
+    await store(scratch, ENVIRONMENT_VALUE, some_values(2), SecretBox(OLD))
+    lost = await check_secrets(with_keys(NEW))
+    assert (lost.ok, lost.detail, lost.advice) == (False, "2 with old", "put back into SECRET_KEYS: old")
+    older = await check_secrets(with_keys(NEW | OLD))
+    assert older.ok
+    assert "rotate-keys" in older.detail
