@@ -11,7 +11,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -131,7 +131,8 @@ async def running(folder: Path, output: Path) -> AsyncIterator[Running]:
         run.process.kill()
         run.process.wait(timeout=10)
         for process in alive(run.family):
-            process.kill()
+            with suppress(psutil.NoSuchProcess):  # it was about to end by itself
+                process.kill()
 
 
 @pytest.fixture(scope="module")
