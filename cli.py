@@ -144,13 +144,14 @@ async def _run_everything(options: argparse.Namespace, programs: list[supervisor
         if not children.port_is_free(settings.host, settings.port):
             raise PortTaken(f"Port {settings.port} is in use; choose another one: make run PORT={settings.port + 1}")
         servers = await _start_servers(stack, data_dir)
-        practice_url = None if options.no_practice_site else _offer_practice_site()
+        practice_url = None if options.no_practice_site else offer_practice_site()
         settings = load()
         password = await _prepare_database(settings, options.admin_email)
         greeting = _greeting(settings, options.admin_email, password, practice_url)
         starts = {"The API": ["cli.py", "api"], "The worker": ["cli.py", "worker"]}
         if practice_url:
-            starts["The practice site"] = ["-m", "tasks.crawl.practice_site", "--port", str(PRACTICE_PORT)]
+            place = ["--port", str(PRACTICE_PORT), "--folder", str(data_dir / "practice")]
+            starts["The practice site"] = ["-m", "tasks.crawl.practice_site", *place]
         for title, arguments in starts.items():
             argv = [sys.executable, *arguments]
             programs.append(supervisor.Child(title, argv, folder=CHECKOUT, announce=_say, drain_seconds=DRAIN_SECONDS))
@@ -230,7 +231,7 @@ async def _is_ready(settings: Settings) -> bool:
     return await supervisor.http_status(host, settings.port, "/readyz") == 200
 
 
-def _offer_practice_site() -> str | None:
+def offer_practice_site() -> str | None:
     """Let crawls and clones reach the practice site, if its port is free for it: nothing else may become reachable so.
 
     The repository there has an http address, which git is allowed for it unless the environment says what is.

@@ -18,7 +18,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -91,16 +91,22 @@ class PracticeRepository:
 
 
 @contextmanager
-def made() -> Iterator[PracticeRepository]:
-    """The repository, in a temporary folder that goes afterwards; raises NoRepository where git cannot make it."""
+def made(folder: Path | None = None) -> Iterator[PracticeRepository]:
+    """The repository, made anew in `folder`, or in a temporary one that goes afterwards.
+
+    Raises NoRepository where git cannot make it.
+    """
     git = shutil.which("git")
     if git is None:
         raise NoRepository("git is not installed")
-    with TemporaryDirectory(prefix="switchyard-practice-") as folder:
-        place = Path(folder) / f"{NAME}.git"
+    with ExitStack() as stack:
+        if folder is None:
+            folder = Path(stack.enter_context(TemporaryDirectory(prefix="switchyard-practice-")))
+        place = folder / f"{NAME}.git"
         start = ("init", "--quiet", "--bare", "--template=", "--object-format=sha1", f"--initial-branch={MAIN}")
         fill = ("-C", str(place), "fast-import", "--quiet", "--done")
         try:
+            shutil.rmtree(place, ignore_errors=True)
             _run([git, *start, "--", str(place)], _environment(git), b"", _COMMAND_SECONDS, must_succeed=True)
             hashes = _run([git, *fill], _environment(git), _stream(COMMITS), _COMMAND_SECONDS, must_succeed=True)
         except (OSError, subprocess.SubprocessError) as error:
@@ -109,7 +115,7 @@ def made() -> Iterator[PracticeRepository]:
             (commit.branch, name, commit.message)
             for commit, name in zip(COMMITS, hashes.decode("ascii").split(), strict=True)
         ]
-        yield PracticeRepository(git=git, folder=Path(folder), commits=commits)
+        yield PracticeRepository(git=git, folder=folder, commits=commits)
 
 
 def _request(method: str, target: str, headers: Mapping[str, str]) -> dict[str, str] | Answer:

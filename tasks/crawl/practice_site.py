@@ -21,7 +21,8 @@ from decimal import Decimal
 from functools import cache
 from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Final, TypeVar
+from pathlib import Path
+from typing import Any, Final, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 from tasks.build import practice_repository
@@ -186,9 +187,16 @@ def serve(
         def log_message(self, format: str, *args: object) -> None:
             """Silence: the crawl's own log is the one to watch."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    server.daemon_threads = True
-    return server
+    return _Server(("127.0.0.1", port), Handler)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Silence for clients that break off, as a crawl that is stopped does."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 def answer(target: str) -> tuple[int, str, str]:
@@ -221,12 +229,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="practice_site", description="A small web site to practise crawling on.")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT)
     parser.add_argument("--delay", type=float, default=DEFAULT_DELAY_SECONDS, help="seconds that each page takes")
+    parser.add_argument("--folder", type=Path, help="where to keep the git repository (default: a temporary folder)")
     given = parser.parse_args(arguments)
-    # The repository's folder has to go, however this is ended.
+    # A temporary folder has to go, whichever signal ends this.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with (
-            _repository() as repository,
+            _repository(given.folder) as repository,
             serve(port=given.port, delay_seconds=given.delay, repository=repository) as server,
         ):
             _say(f"Practice site on http://127.0.0.1:{server.server_address[1]} (Ctrl-C ends it)")
@@ -238,10 +247,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 @contextmanager
-def _repository() -> Iterator[PracticeRepository | None]:
+def _repository(folder: Path | None) -> Iterator[PracticeRepository | None]:
     with ExitStack() as stack:
         try:
-            repository = stack.enter_context(practice_repository.made())
+            repository = stack.enter_context(practice_repository.made(folder))
         except NoRepository as reason:
             _say(f"The practice site goes without its repository: {reason}.")
             repository = None

@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+import cli
 from adapters.embedded import children
 from tasks.build import practice_repository
 from tasks.build.practice_garden import COMMITS, SPRING
@@ -175,6 +176,53 @@ async def test_without_git_the_site_says_so_and_serves_the_rest(tmp_path: Path) 
         await program.stop()
 
 
+# -- what `make run` opens for it
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The host and port that `make run` opens, nothing being set yet."""
+    for variable in ("CRAWL_ALLOWED_HOSTS", "BUILD_ALLOWED_HOSTS", "GIT_PROTOCOLS"):
+        # Set first, so that what is set meanwhile goes afterwards.
+        monkeypatch.setenv(variable, "")
+        monkeypatch.delenv(variable)
+    port = children.free_port()
+    monkeypatch.setattr(cli, "PRACTICE_PORT", port)
+    yield f"127.0.0.1:{port}"
+
+
+def test_builds_reach_exactly_the_practice_site_beside_what_was_set(
+    opened: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cli.offer_practice_site() == f"http://{opened}"
+    assert (os.environ["BUILD_ALLOWED_HOSTS"], os.environ["GIT_PROTOCOLS"]) == (opened, "https,http")
+    monkeypatch.setenv("BUILD_ALLOWED_HOSTS", "mirror.internal:443")
+    cli.offer_practice_site()
+    assert os.environ["BUILD_ALLOWED_HOSTS"] == f"mirror.internal:443,{opened}"
+
+
+def test_whoever_allows_https_only_keeps_it_and_builds_reach_nothing(
+    opened: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_PROTOCOLS", "https")
+    assert cli.offer_practice_site() == f"http://{opened}"
+    assert os.environ["GIT_PROTOCOLS"] == "https"
+    assert "BUILD_ALLOWED_HOSTS" not in os.environ
+
+
+def test_without_git_builds_reach_nothing(opened: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert cli.offer_practice_site() == f"http://{opened}"
+    assert not {"BUILD_ALLOWED_HOSTS", "GIT_PROTOCOLS"} & os.environ.keys()
+
+
+def test_what_others_serve_on_its_port_is_not_opened(opened: str) -> None:
+    host, _, port = opened.partition(":")
+    with socket.create_server((host, int(port))):
+        assert cli.offer_practice_site() is None
+    assert not {"CRAWL_ALLOWED_HOSTS", "BUILD_ALLOWED_HOSTS", "GIT_PROTOCOLS"} & os.environ.keys()
+
+
 # -- what a clone gets
 
 
@@ -202,6 +250,14 @@ def test_the_commits_are_the_same_for_everybody(repository: PracticeRepository) 
     assert [(branch, message) for branch, _, message in repository.commits] == [
         (commit.branch, commit.message) for commit in COMMITS
     ]
+
+
+def test_it_is_made_anew_where_one_is_left_over(repository: PracticeRepository, tmp_path: Path) -> None:
+    with practice_repository.made(tmp_path) as first:
+        (tmp_path / "garden.git" / "refs" / "heads" / "main").write_text("spoilt")
+    with practice_repository.made(tmp_path) as second:
+        assert second.commits == first.commits == repository.commits
+        assert second.answer("GET", REFS, {}, b"").status == 200
 
 
 def test_its_page_lists_every_commit_in_full(site: str, repository: PracticeRepository) -> None:
