@@ -180,7 +180,7 @@ async def test_without_git_the_site_says_so_and_serves_the_rest(tmp_path: Path) 
 
 
 @pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def opened(monkeypatch: pytest.MonkeyPatch) -> str:
     """The host and port that `make run` opens, nothing being set yet."""
     for variable in ("CRAWL_ALLOWED_HOSTS", "BUILD_ALLOWED_HOSTS", "GIT_PROTOCOLS"):
         # Set first, so that what is set meanwhile goes afterwards.
@@ -188,7 +188,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         monkeypatch.delenv(variable)
     port = children.free_port()
     monkeypatch.setattr(cli, "PRACTICE_PORT", port)
-    yield f"127.0.0.1:{port}"
+    return f"127.0.0.1:{port}"
 
 
 def test_builds_reach_exactly_the_practice_site_beside_what_was_set(
