@@ -277,7 +277,7 @@ def _repository_page(repository: PracticeRepository | None) -> tuple[int, str, s
     return _html(
         "The garden",
         "<p>A git repository to deploy first: this page's address is the one to clone. Build it with "
-        f'<code>sh build.sh</code>, and serve <code>public</code>.</p><ul class="cards">{commits}</ul>',
+        f"<code>sh build.sh</code>, and serve <code>public</code>.</p><ul>{commits}</ul>",
     )
 
 

@@ -16,8 +16,13 @@ from tests.harness.waiting import eventually
 
 pytestmark = pytest.mark.browser
 
-SETTINGS = {"CRAWL_ALLOWED_HOSTS": "127.0.0.1:8900"}
-"""Where the tour's job begins; nothing has to listen there for a run to be queued."""
+PRACTICE_SITE = "127.0.0.1:8900"
+SETTINGS = {
+    "CRAWL_ALLOWED_HOSTS": PRACTICE_SITE,
+    "BUILD_ALLOWED_HOSTS": PRACTICE_SITE,
+    "GIT_PROTOCOLS": "https,http",
+}
+"""Where the tour's job and its project begin; nothing has to listen there for a run or a deployment to be queued."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -133,6 +138,22 @@ async def test_the_tour_runs_from_tool_to_live_run_without_copying_ids(console: 
 
     await console.expect_answer('"execution"')
     await console.expect_live("event")
+
+
+async def test_the_tour_runs_from_project_to_live_build_without_copying_ids(console: Console) -> None:
+    await console.open()
+    await console.sign_in()
+    await expect(console.page.get_by_text("Signed in as")).to_be_visible()
+    await console.choose_tab("CreateProject")
+    await console.play()
+    await console.expect_answer('"url"')
+    await console.choose_tab("Deploy")
+    await console.play()
+    await console.expect_answer('"QUEUED"')
+    await console.choose_tab("WatchBuild")
+    await console.play()
+
+    await console.expect_live("Live")
 
 
 async def test_a_placeholder_without_value_says_which_tab_gives_it(console: Console) -> None:

@@ -257,19 +257,28 @@ query Results($id: ID!) {
 
 const CREATE_PROJECT = example(
   /* GraphQL */ `
-# 9 · A project: a repository and how it is
-# built
+# 9 · A project: a repository and how it
+# is built
 #
-# The garden is the practice repository that
-# "make run" serves; owner/name names one at
-# GitHub. Leave buildCommand and outputDirectory
-# out for what suits the files.
-#
-# Variables reach the build, and no log shows
-# their values. setEnvironmentVariables sets
-# them later as well.
-mutation CreateProject($input: CreateProjectInput!) {
-  createProject(input: $input) {
+# The garden is the practice repository
+# that "make run" serves; owner/name
+# names one at GitHub. Without
+# buildCommand and outputDirectory, the
+# build does what suits the files.
+mutation CreateProject(
+  $name: String!
+  $repository: String!
+  $buildCommand: String
+  $outputDirectory: String
+) {
+  createProject(
+    input: {
+      name: $name
+      repository: $repository
+      buildCommand: $buildCommand
+      outputDirectory: $outputDirectory
+    }
+  ) {
     project {
       id
       name
@@ -280,12 +289,10 @@ mutation CreateProject($input: CreateProjectInput!) {
 }
 `,
   {
-    input: {
-      name: "Garden",
-      repository: "http://127.0.0.1:8900/git/garden",
-      buildCommand: "sh build.sh",
-      outputDirectory: "public",
-    },
+    name: "Garden",
+    repository: "http://127.0.0.1:8900/git/garden",
+    buildCommand: "sh build.sh",
+    outputDirectory: "public",
   },
 );
 
@@ -293,24 +300,33 @@ const DEPLOY = example(
   /* GraphQL */ `
 # 10 · Deploy it
 #
-# The first mutation gives the project a
-# variable, the second asks for a deployment of
-# its branch. Add "branch": "spring" to the
-# input for a preview: it has an address of its
-# own and leaves production alone.
+# The first mutation sets a variable: it
+# reaches the build, and no log shows its
+# value. The second asks for a deployment.
+# Make the branch "spring" for a preview:
+# it has an address of its own and leaves
+# production alone.
 #
-# "@project" stands for the project that tab 9
-# made.
+# "@project" stands for the project that
+# tab 9 made.
 mutation Deploy(
-  $variables: SetEnvironmentVariablesInput!
-  $input: CreateDeploymentInput!
+  $projectId: ID!
+  $greeting: String
+  $branch: String
 ) {
-  setEnvironmentVariables(input: $variables) {
+  setEnvironmentVariables(
+    input: {
+      projectId: $projectId
+      variables: [{ name: "GREETING", value: $greeting }]
+    }
+  ) {
     project {
       id
     }
   }
-  createDeployment(input: $input) {
+  createDeployment(
+    input: { projectId: $projectId, branch: $branch }
+  ) {
     deployment {
       id
       number
@@ -320,23 +336,21 @@ mutation Deploy(
   }
 }
 `,
-  {
-    variables: { projectId: "@project", variables: [{ name: "GREETING", value: "Good morning" }] },
-    input: { projectId: "@project" },
-  },
+  { projectId: "@project", greeting: "Good morning", branch: "main" },
 );
 
 const WATCH_BUILD = example(
   /* GraphQL */ `
 # 11 · Watch it being built
 #
-# A deployment is an execution too: the same
-# stream of its log, the same way to stop it
-# (cancelDeployment). When it completes, open
-# the url that tabs 9 and 10 show.
+# A deployment is an execution too: the
+# same stream of its log, the same way to
+# stop it (cancelDeployment). When it
+# completes, open the url that tabs 9 and
+# 10 show.
 #
-# "@deployment" stands for the deployment that
-# tab 10 asked for.
+# "@deployment" stands for the deployment
+# that tab 10 asked for.
 subscription WatchBuild($executionId: ID!, $afterSequence: Int = 0) {
   logs(executionId: $executionId, afterSequence: $afterSequence) {
     lines {
@@ -358,10 +372,10 @@ const PROMOTE = example(
   /* GraphQL */ `
 # 12 · Promote, or roll back
 #
-# Production moves to a deployment that was
-# built, older or newer: at once, without a
-# build. Deploy twice, then put the id of the
-# first one here.
+# Production moves to a deployment that
+# was built, older or newer: at once,
+# without a build. Deploy twice, then put
+# the id of the first one here.
 mutation Promote($id: ID!) {
   promoteDeployment(input: { id: $id }) {
     deployment {
