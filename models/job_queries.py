@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
-from models import database
+from models import database, keyset
 from models.database import Row
 from models.permissions import Actor
 from models.tools import TOOL_COLUMNS, containing
@@ -75,13 +75,10 @@ async def visible(
     """Jobs that an actor may see, strictly between two sort keys; backwards from the end of the order."""
     where, values = _conditions(actor, owner_id, tool_id, search)
     columns, casts = _SORT_COLUMNS[order]
-    for bound, is_above in ((after, not descending), (before, descending)):
-        if bound is not None:
-            places = casts.format(*range(len(values) + 1, len(values) + 1 + len(bound)))
-            values += bound
-            where.append(f"({columns}) {'>' if is_above else '<'} ({places})")
-    direction = "DESC" if descending is not backwards else "ASC"
-    by = ", ".join(f"{column} {direction}" for column in columns.split(", "))
+    bounds, by = keyset.between(
+        columns, casts, values, after=after, before=before, descending=descending, backwards=backwards
+    )
+    where += bounds
     values.append(limit)
     return await database.rows(f"{_SELECT} WHERE {' AND '.join(where)} ORDER BY {by} LIMIT ${len(values)}", *values)
 

@@ -18,7 +18,7 @@ from tortoise import fields
 from tortoise.migrations.constraints import CheckConstraint, UniqueConstraint
 from tortoise.models import Model
 
-from models import database
+from models import database, keyset
 from models.database import Row
 from models.ids import new_id
 from models.permissions import Actor
@@ -66,10 +66,10 @@ TOOL_COLUMNS: Final = (
 INSTALLED: Final = "installTool"
 """The act in the audit trail by which a shipped tool is known to have been here."""
 
-# Column and the cast of a value that it is compared with, by what clients sort by.
+# Columns and the casts of values that they are compared with, by what clients sort by.
 _SORT_COLUMNS: Final[Mapping[ToolOrderField, tuple[str, str]]] = {
-    ToolOrderField.NAME: ("lower(t.name)", "lower({}::text)"),
-    ToolOrderField.CREATED_AT: ("t.created_at", "{}::timestamptz"),
+    ToolOrderField.NAME: ("lower(t.name), t.id", "lower(${}::text), ${}::uuid"),
+    ToolOrderField.CREATED_AT: ("t.created_at, t.id", "${}::timestamptz, ${}::uuid"),
 }
 
 
@@ -103,17 +103,13 @@ async def visible(
 ) -> list[Row]:
     """Tools that an actor may see, strictly between two sort keys; backwards from the end of the order."""
     where, values = _conditions(actor, is_active, category, spider, search)
-    column, cast = _SORT_COLUMNS[order]
-    for bound, is_above in ((after, not descending), (before, descending)):
-        if bound is not None:
-            values += bound
-            place = cast.format(f"${len(values) - 1}")
-            where.append(f"({column}, t.id) {'>' if is_above else '<'} ({place}, ${len(values)}::uuid)")
-    direction = "DESC" if descending is not backwards else "ASC"
+    columns, casts = _SORT_COLUMNS[order]
+    bounds, by = keyset.between(
+        columns, casts, values, after=after, before=before, descending=descending, backwards=backwards
+    )
     values.append(limit)
     return await database.rows(
-        f"SELECT {TOOL_COLUMNS} FROM tools t WHERE {' AND '.join(where)}"
-        f" ORDER BY {column} {direction}, t.id {direction} LIMIT ${len(values)}",
+        f"SELECT {TOOL_COLUMNS} FROM tools t WHERE {' AND '.join(where + bounds)} ORDER BY {by} LIMIT ${len(values)}",
         *values,
     )
 

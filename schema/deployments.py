@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any, Final
 from uuid import UUID
 
@@ -28,7 +29,7 @@ from schema.context import Context
 from schema.enums import publish
 from schema.executions import Execution, common, register_kind
 from schema.node import Node, register_node
-from schema.pagination import After, Before, Connection, First, Last, paginate
+from schema.pagination import After, Before, Connection, First, Last, by_one_key, paginate
 from schema.permissions import requires
 from schema.projects import Project, load_project
 from schema.scalars import JSON, BigInt
@@ -218,18 +219,8 @@ class DeploymentsQuery:
         context = info.context
         conditions = _conditions(filter or DeploymentFilter())
 
-        async def fetch(limit: int, after_key: Any, before_key: Any, backwards: bool) -> list[Row]:
-            return await deployments.page(
-                context.actor,
-                limit=limit,
-                after=after_key and after_key[0],
-                before=before_key and before_key[0],
-                backwards=backwards,
-                conditions=conditions,
-            )
-
         return await paginate(
-            fetch=fetch,
+            fetch=by_one_key(partial(deployments.page, context.actor, conditions=conditions)),
             count=lambda: deployments.count(context.actor, conditions=conditions),
             first=first,
             after=after,

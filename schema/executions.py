@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any, Final, TypeVar
 
 import strawberry
@@ -25,7 +26,7 @@ from schema import log_downloads
 from schema.context import Context
 from schema.enums import publish
 from schema.node import Node
-from schema.pagination import After, Before, Connection, First, Last, paginate
+from schema.pagination import After, Before, Connection, First, Last, by_one_key, paginate
 from schema.permissions import requires
 from schema.users import User
 
@@ -199,24 +200,14 @@ class Execution(Node):
         if state is None:
             raise access.missing()
 
-        async def fetch(limit: int, after_key: Any, before_key: Any, backwards: bool) -> list[logs.Line]:
-            return await log_reading.read_page(
-                execution_id,
-                state,
-                limit=limit,
-                after=after_key and after_key[0],
-                before=before_key and before_key[0],
-                backwards=backwards,
-                level=level,
-                search=search,
-            )
+        read = partial(log_reading.read_page, execution_id, state, level=level, search=search)
 
         async def count() -> int:
             return state.last_sequence
 
         is_whole = level is None and not search
         return await paginate(
-            fetch=fetch,
+            fetch=by_one_key(read),
             count=count if is_whole else None,
             first=first,
             after=after,

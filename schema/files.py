@@ -8,7 +8,6 @@ it is signed, how refusals look by the application's handlers; a body's size is 
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Final
@@ -22,6 +21,7 @@ from starlette.types import Message, Receive, Scope, Send
 import errors
 from adapters.storage import LocalStorage, OpenObject, ReadGrant, Storage
 from schema.middleware import error_body
+from schema.ranges import Unsatisfiable, read_range
 
 STALLED_SECONDS: Final = 30.0
 """A client that neither sends nor takes a byte for so long is gone."""
@@ -34,7 +34,6 @@ FILE_HEADERS: Final = {
     "Cross-Origin-Resource-Policy": "cross-origin",
 }
 _log = structlog.get_logger("switchyard.api")
-_RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 
 
 def routes(storage_of: Callable[[Request], Storage], *, stalled_seconds: float = STALLED_SECONDS) -> list[BaseRoute]:
@@ -110,7 +109,7 @@ def _present(request: Request, grant: ReadGrant, opened: OpenObject) -> Response
         return Response(status_code=304, headers=headers)
     try:
         wanted = _wanted_range(request, size=info.size, etag=etag)
-    except _Unsatisfiable:
+    except Unsatisfiable:
         refusal = error_body(
             request.scope,
             "The range lies outside the file.",
@@ -129,27 +128,11 @@ def _present(request: Request, grant: ReadGrant, opened: OpenObject) -> Response
     return StreamingResponse(opened.read(start, end), status_code=status, headers=headers)
 
 
-class _Unsatisfiable(Exception):
-    """A well-formed range of which the object has no byte."""
-
-
 def _wanted_range(request: Request, *, size: int, etag: str) -> tuple[int, int] | None:
-    """The one range asked for, end exclusive; None for the whole (RFC 9110 §14.2 lets a server ignore others)."""
-    asked = _RANGE.fullmatch(request.headers.get("range", "").replace(" ", ""))
-    if asked is None or request.headers.get("if-range", etag) != etag:
+    """The range asked for, end exclusive, None for the whole; raises Unsatisfiable."""
+    if request.headers.get("if-range", etag) != etag:
         return None
-    first, last = asked.groups()
-    if first:
-        start, end = int(first), min(int(last) + 1, size) if last else size
-        if last and int(last) < start:
-            return None
-    elif last:
-        start, end = max(size - int(last), 0), size
-    else:
-        return None
-    if start >= end:
-        raise _Unsatisfiable
-    return start, end
+    return read_range(request.headers.get("range", "").encode("latin-1"), size=size)
 
 
 def _lists(if_none_match: str, etag: str) -> bool:

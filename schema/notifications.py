@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from datetime import datetime
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated
 from uuid import UUID
 
 import strawberry
@@ -19,7 +20,7 @@ from schema.context import Context
 from schema.enums import publish
 from schema.executions import Execution, build
 from schema.node import Node, register_node
-from schema.pagination import After, Before, Connection, First, Last, paginate
+from schema.pagination import After, Before, Connection, First, Last, by_one_key, paginate
 from schema.permissions import requires
 
 Info = strawberry.Info[Context, None]
@@ -104,18 +105,8 @@ class NotificationsQuery:
         actor = info.context.actor
         unread = filter.unread if filter else None
 
-        async def fetch(limit: int, after_key: Any, before_key: Any, backwards: bool) -> list[Row]:
-            return await notifications.page(
-                actor,
-                unread=unread,
-                after=after_key and after_key[0],
-                before=before_key and before_key[0],
-                backwards=backwards,
-                limit=limit,
-            )
-
         return await paginate(
-            fetch=fetch,
+            fetch=by_one_key(partial(notifications.page, actor, unread=unread)),
             count=lambda: notifications.count(actor, unread=unread),
             first=first,
             after=after,

@@ -145,6 +145,20 @@ async def paginate(
     )
 
 
+def by_one_key(page: Callable[..., Awaitable[Sequence[Row]]]) -> Fetch[Row]:
+    """`fetch` of a list that is sorted by one column, from what takes `limit`, `after`, `before` and `backwards`."""
+
+    async def fetch(limit: int, after_key: Key | None, before_key: Key | None, backwards: bool) -> Sequence[Row]:
+        return await page(
+            limit=limit,
+            after=None if after_key is None else after_key[0],
+            before=None if before_key is None else before_key[0],
+            backwards=backwards,
+        )
+
+    return fetch
+
+
 def write_cursor(key: Key, columns: Sequence[Column]) -> str:
     """The opaque text of a sort key."""
     values = [value.astimezone(UTC) if isinstance(value, datetime) else value for value in key]

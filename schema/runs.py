@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, Final
+from functools import partial
+from typing import Annotated, Final
 from uuid import UUID
 
 import strawberry
@@ -22,7 +23,7 @@ from schema.enums import publish
 from schema.executions import Execution, common, register_kind
 from schema.jobs import Job, job_of_run
 from schema.node import Node, register_node
-from schema.pagination import After, Before, Connection, First, Last, paginate
+from schema.pagination import After, Before, Connection, First, Last, by_one_key, paginate
 from schema.permissions import requires
 from schema.scalars import JSON, BigInt
 from schema.tools import Tool, tool_of_run
@@ -142,19 +143,8 @@ class JobRun(Execution, Node):
         """One page of items."""
         run_id, dataset_id, actor = self.row["id"], self.row["dataset_id"], info.context.actor
 
-        async def fetch(limit: int, after_key: Any, before_key: Any, backwards: bool) -> list[Row]:
-            return await runs.items(
-                actor,
-                run_id,
-                dataset_id,
-                after=after_key and after_key[0],
-                before=before_key and before_key[0],
-                backwards=backwards,
-                limit=limit,
-            )
-
         return await paginate(
-            fetch=fetch,
+            fetch=by_one_key(partial(runs.items, actor, run_id, dataset_id)),
             count=lambda: runs.count_items(run_id, dataset_id),
             first=first,
             after=after,
@@ -171,17 +161,8 @@ class JobRun(Execution, Node):
         """One page of them."""
         dataset_id = self.row["dataset_id"]
 
-        async def fetch(limit: int, after_key: Any, before_key: Any, backwards: bool) -> list[Row]:
-            return await runs.failed_requests(
-                dataset_id,
-                after=after_key and after_key[0],
-                before=before_key and before_key[0],
-                backwards=backwards,
-                limit=limit,
-            )
-
         return await paginate(
-            fetch=fetch,
+            fetch=by_one_key(partial(runs.failed_requests, dataset_id)),
             count=lambda: runs.count_failed_requests(dataset_id),
             first=first,
             after=after,
@@ -300,18 +281,8 @@ class RunsQuery:
         context = info.context
         conditions = _conditions(filter)
 
-        async def fetch(limit: int, after_key: Any, before_key: Any, backwards: bool) -> list[Row]:
-            return await runs.page(
-                context.actor,
-                limit=limit,
-                after=after_key and after_key[0],
-                before=before_key and before_key[0],
-                backwards=backwards,
-                conditions=conditions,
-            )
-
         return await paginate(
-            fetch=fetch,
+            fetch=by_one_key(partial(runs.page, context.actor, conditions=conditions)),
             count=lambda: runs.count(context.actor, conditions=conditions),
             first=first,
             after=after,

@@ -20,7 +20,6 @@ MAX_PATH_BYTES: Final = 4_096
 _HOST: Final = re.compile(rb"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::(\d{1,5}))?")
 _ENCODED_TRICK: Final = re.compile(rb"%(?:2f|5c|00)", re.IGNORECASE)
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
-_RANGE: Final = re.compile(rb"bytes=(\d{0,18})-(\d{0,18})")
 _LONGEST_ENCODINGS: Final = 200
 
 
@@ -149,29 +148,6 @@ def is_listed(if_none_match: bytes, etag: bytes) -> bool:
     if if_none_match == etag:
         return True
     return any(listed.strip().removeprefix(b"W/") in {etag, b"*"} for listed in if_none_match.split(b","))
-
-
-class Unsatisfiable(Exception):
-    """A well-formed range of which the content has no byte."""
-
-
-def read_range(header: bytes, *, size: int) -> tuple[int, int] | None:
-    """The one range asked for, its end exclusive; None for all (RFC 9110 §14.2 lets a server ignore others)."""
-    found = _RANGE.fullmatch(header.replace(b" ", b""))
-    if found is None:
-        return None
-    first, last = found.groups()
-    if first:
-        start, end = int(first), min(int(last) + 1, size) if last else size
-        if last and int(last) < start:
-            return None
-    elif last:
-        start, end = max(size - int(last), 0), size
-    else:
-        return None
-    if start >= end:
-        raise Unsatisfiable
-    return start, end
 
 
 def is_navigation(path: str, headers: dict[bytes, bytes]) -> bool:

@@ -27,6 +27,7 @@ from models.site_queries import SiteFile, SiteTarget
 from models.site_rules import Match
 from models.sites import PRODUCTION_ALIAS
 from schema.middleware import HSTS
+from schema.ranges import Unsatisfiable, read_range
 from schema.site_answers import ASK_AGAIN, Headers, SiteAnswer
 from schema.site_cache import Loaded, SiteCache, SitesUnavailable
 from schema.site_requests import (
@@ -35,12 +36,10 @@ from schema.site_requests import (
     Host,
     HostKind,
     HostNames,
-    Unsatisfiable,
     accepted_codings,
     is_listed,
     is_navigation,
     read_path,
-    read_range,
 )
 from settings import Settings
 

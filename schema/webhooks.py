@@ -11,6 +11,7 @@ import hmac
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any, Final
 from urllib.parse import parse_qs
 from uuid import UUID
@@ -35,7 +36,7 @@ from schema.deployments import Deployment, deployment_of
 from schema.enums import publish
 from schema.middleware import BodyLimits
 from schema.node import Node, register_node
-from schema.pagination import After, Before, Connection, First, Last, paginate
+from schema.pagination import After, Before, Connection, First, Last, by_one_key, paginate
 from schema.permissions import requires
 from schema.projects import Project, load_project
 from schema.scalars import JSON, read_json
@@ -237,18 +238,8 @@ class WebhooksQuery:
                 project = await access.project(actor, filter.project_id, to=Permission.PROJECT_READ)
                 conditions["project_id"] = project["id"]
 
-        async def fetch(limit: int, after_key: Any, before_key: Any, backwards: bool) -> list[Row]:
-            return await webhooks.page(
-                actor,
-                after=after_key and after_key[0],
-                before=before_key and before_key[0],
-                backwards=backwards,
-                limit=limit,
-                **conditions,
-            )
-
         return await paginate(
-            fetch=fetch,
+            fetch=by_one_key(partial(webhooks.page, actor, **conditions)),
             count=lambda: webhooks.count(actor, **conditions),
             first=first,
             after=after,
