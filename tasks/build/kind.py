@@ -158,7 +158,7 @@ class DeploymentKind:
         except FileNotFoundError:
             message = f"The repository has no folder {snapshot.root_directory}; correct the project's root directory."
             raise ExecutionFailed(Failure(FailureCode.INVALID_INPUT, message, DeploymentStep.CLONING)) from None
-        await work.log.info(f"This is {framework.name}.")
+        await work.log.info(f"Framework: {framework.name}.")
         return framework
 
     async def _run_commands(
