@@ -162,7 +162,7 @@ if (ulimit -f "$blocks") 2>/dev/null; then
     ulimit -f "$blocks"
 fi
 
-printf 'Cloning %s\n' "$CLONE_URL"
+
 begin "$CLONE_OBJECT_FORMAT"
 if [ -n "$CLONE_COMMIT" ]; then
     fetch_commit
