@@ -133,6 +133,11 @@ async def publications(
     )
 
 
+async def count_publications(project_id: UUID) -> int:
+    """How many there are in all."""
+    return int(await database.value("SELECT count(*) FROM site_publications WHERE project_id = $1", project_id))
+
+
 async def lock_final(execution_id: UUID) -> Row | None:
     """A deployment's status and addresses, kept as they are until the end of the transaction; None when it is gone."""
     row = await database.row(

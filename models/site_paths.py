@@ -47,11 +47,6 @@ class LabelReading:
     alias: str
 
 
-def production_label(slug: str) -> str:
-    """The address of a project's live deployment."""
-    return slug
-
-
 def deployment_label(site_key: str, slug: str) -> str:
     """A deployment's own address, which leads to it for ever."""
     return f"{site_key}-{slug}"

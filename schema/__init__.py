@@ -16,6 +16,7 @@ from strawberry.schema.config import StrawberryConfig
 
 from schema.deployment_commands import DeploymentsMutation
 from schema.deployments import Deployment, DeploymentsQuery
+from schema.detection import DetectionQuery
 from schema.executions import ExecutionsSubscription
 from schema.github import GithubMutation, GithubQuery
 from schema.job_commands import JobsMutation
@@ -38,6 +39,7 @@ _QUERIES: tuple[type, ...] = (
     JobsQuery,
     RunsQuery,
     ProjectsQuery,
+    DetectionQuery,
     DeploymentsQuery,
     GithubQuery,
     WebhooksQuery,

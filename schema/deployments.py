@@ -22,6 +22,7 @@ from models.executions import ExecutionStatus
 from models.ids import Prefix, encode_id
 from models.permissions import Permission
 from models.projects import DeploymentEnvironment
+from models.site_paths import alias_label, deployment_label
 from models.sites import PRODUCTION_ALIAS
 from resolvers import access, deployment_stages, deployments, texts
 from resolvers.deployment_stages import DeploymentStageName, Span, StageStatus
@@ -38,17 +39,6 @@ Info = strawberry.Info[Context, None]
 RECENT: Final = 5
 MAX_RECENT: Final = 50
 
-publish(
-    DeploymentTrigger,
-    "What made a deployment, or moved an address to it. Expect new values.",
-    MANUAL="A person.",
-    PUSH="A push to the repository.",
-    PULL_REQUEST="A pull request, opened or pushed to.",
-    REDEPLOY="A person who had an earlier one made again.",
-    ROLLBACK="A person who moved production back to an earlier one.",
-    DEPLOY_HOOK="A call to a deploy hook.",
-    API="A program with an access token.",
-)
 publish(
     DeploymentStageName,
     "The stages of every deployment, in their order.",
@@ -273,9 +263,9 @@ def deployment_of(row: Row, context: Context) -> Deployment:
         is_fork=row["is_fork"],
         framework=row["deployment_framework"],
         current_stage=deployment_stages.current_stage(row),
-        url=context.settings.site_url(f"{row['site_key']}-{row['project_slug']}"),
+        url=context.settings.site_url(deployment_label(row["site_key"], row["project_slug"])),
         is_live=PRODUCTION_ALIAS in aliases,
-        aliases=[context.settings.site_url(_label(name, row["project_slug"])) for name in aliases],
+        aliases=[context.settings.site_url(alias_label(name, row["project_slug"])) for name in aliases],
         file_count=row["file_count"],
         artifact_size=None if row["artifact_size"] is None else BigInt(row["artifact_size"]),
         uploaded_bytes=None if row["uploaded_bytes"] is None else BigInt(row["uploaded_bytes"]),
@@ -331,10 +321,6 @@ def _conditions(filter: DeploymentFilter) -> list[Condition]:
         before_steps = [None] if filter.stage is DeploymentStageName.BUILDING else []
         given.append(execution_rows.stopped_in([*before_steps, *names]))
     return [condition for condition in given if condition]
-
-
-def _label(alias: str, slug: str) -> str:
-    return slug if alias == PRODUCTION_ALIAS else f"{alias}--{slug}"
 
 
 def _times(span: Span) -> dict[str, Any]:

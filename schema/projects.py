@@ -8,30 +8,39 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 from uuid import UUID
 
 import strawberry
 
-from models import project_queries
+from models import deployment_queries, project_queries
 from models.database import Row
+from models.deployments import DeploymentTrigger
 from models.ids import Prefix, encode_id
 from models.permissions import Permission, Role
 from models.project_queries import ProjectOrderField
 from models.projects import DeploymentEnvironment, SupersedePolicy
+from models.site_paths import alias_label
+from models.sites import PRODUCTION_ALIAS
 from models.users import Account
-from resolvers import access, detection, projects, texts
+from resolvers import access, deployments, projects, texts
 from resolvers.github import WebhookState, WebhookStatus, webhook_states
 from schema.context import Context
 from schema.enums import publish
+from schema.executions import build
 from schema.node import Node, register_node
 from schema.ordering import OrderDirection
-from schema.pagination import After, Before, Column, Connection, First, Last, paginate
+from schema.pagination import After, Before, Column, Connection, First, Last, by_one_key, paginate
 from schema.permissions import requires
-from schema.users import User
-from tasks.build.detection import Framework
+from schema.users import User, load_user
+
+if TYPE_CHECKING:
+    from schema.deployments import Deployment
 
 Info = strawberry.Info[Context, None]
+AnyDeployment = Annotated["Deployment", strawberry.lazy("schema.deployments")]
+_BY_NUMBER: Final = (("-id", int),)
 MASK: Final = "••••••••"
 
 publish(
@@ -62,6 +71,17 @@ publish(
     PENDING="It is being made.",
     ACTIVE="GitHub tells of every push.",
     FAILED="It could not be made; the message says why.",
+)
+publish(
+    DeploymentTrigger,
+    "What made a deployment, or moved an address to it. Expect new values.",
+    MANUAL="A person.",
+    PUSH="A push to the repository.",
+    PULL_REQUEST="A pull request, opened or pushed to.",
+    REDEPLOY="A person who had an earlier one made again.",
+    ROLLBACK="A person who moved production back to an earlier one.",
+    DEPLOY_HOOK="A call to a deploy hook.",
+    API="A program with an access token.",
 )
 _KEYS: Final[dict[ProjectOrderField, tuple[Column, ...]]] = {
     ProjectOrderField.CREATED_AT: (("id", UUID),),
@@ -94,28 +114,38 @@ class DeployHook:
     last_used_at: datetime | None = strawberry.field(description="When it last made a deployment.")
 
 
-@strawberry.type(description="How a repository would be built. People may overrule every part of it.")
-class FrameworkDetection:
-    """What a look at the files says."""
-
-    framework: str = strawberry.field(description="A short name, as `Deployment.framework` has it. Expect new values.")
-    name: str = strawberry.field(description="The framework's name.")
-    install_command: str | None = strawberry.field(description="What installs dependencies; null for nothing.")
-    build_command: str | None = strawberry.field(description="What builds; null for nothing.")
-    output_directory: str = strawberry.field(description="The folder that would be served, below the root directory.")
-    spa_fallback: bool = strawberry.field(description="Whether unknown paths are best answered with `index.html`.")
-    package_manager: str | None = strawberry.field(
-        description="What manages the packages of Node.js, if something does."
-    )
-    notes: list[str] = strawberry.field(description="What should be changed or known, in words.")
-
-
 @strawberry.type(description="How the webhook of a project's repository stands.")
 class ProjectWebhook:
     """A webhook's state."""
 
     status: WebhookStatus = strawberry.field(description="Where it stands.")
     message: str | None = strawberry.field(description="What GitHub last refused, in words.")
+
+
+@strawberry.type(description="One move of an address: which deployment it has led to since then.")
+class Publication:
+    """A publication."""
+
+    url: str = strawberry.field(description="The address.")
+    reason: DeploymentTrigger = strawberry.field(description="What moved it.")
+    at: datetime = strawberry.field(description="When.")
+    row: strawberry.Private[Row]
+
+    @strawberry.field(description="Where it leads since then; null once that deployment is deleted.")
+    async def deployment(self, info: Info) -> AnyDeployment | None:
+        """Loaded for all publications of the answer at once."""
+        return await _deployment(info.context, self.row["deployment_id"])
+
+    @strawberry.field(description="Where it led before; null for its first one, and once that deployment is deleted.")
+    async def previous(self, info: Info) -> AnyDeployment | None:
+        """Loaded for all publications of the answer at once."""
+        return await _deployment(info.context, self.row["previous_id"])
+
+    @strawberry.field(description="Who moved it; null for a machine.")
+    async def moved_by(self, info: Info) -> User | None:
+        """Loaded for all publications of the answer at once."""
+        user_id: UUID | None = self.row["user_id"]
+        return None if user_id is None else await load_user(info.context, user_id)
 
 
 @strawberry.type(description="A repository and how it becomes a site.")
@@ -169,6 +199,32 @@ class Project(Node):
             created_at=row["owner_created_at"],
         )
         return User.seen_by(info.context.actor, account)
+
+    @strawberry.field(description="The deployment that production leads to; null before the first one succeeded.")
+    async def live_deployment(self, info: Info) -> AnyDeployment | None:
+        """Loaded for all projects of the answer at once."""
+        return await _deployment(info.context, await info.context.load(_load_live, self.row["id"]))
+
+    @strawberry.field(description="The newest deployment, however it stands.")
+    async def latest_deployment(self, info: Info) -> AnyDeployment | None:
+        """Loaded for all projects of the answer at once."""
+        return await _deployment(info.context, await info.context.load(_load_latest, self.row["id"]))
+
+    @strawberry.field(description="Every move of its addresses from one deployment to another, newest first.")
+    async def publications(
+        self, info: Info, first: First = None, after: After = None, last: Last = None, before: Before = None
+    ) -> Connection[Publication]:
+        """One page of them."""
+        return await paginate(
+            fetch=by_one_key(partial(deployment_queries.publications, self.row["id"])),
+            count=partial(deployment_queries.count_publications, self.row["id"]),
+            first=first,
+            after=after,
+            last=last,
+            before=before,
+            key=_BY_NUMBER,
+            node=lambda row: _publication(row, self.slug, info.context),
+        )
 
     @strawberry.field(description="Its variables, without their values.")
     async def environment_variables(self, info: Info) -> list[EnvironmentVariable]:
@@ -265,26 +321,6 @@ class ProjectsQuery:
         )
 
     @strawberry.field(
-        description="How a repository would be built, from a look at its files: for forms that make projects. "
-        "VALIDATION_ERROR says why it cannot be looked at; SERVICE_UNAVAILABLE when too many are being looked at.",
-        extensions=[requires(Permission.PROJECT_WRITE)],
-    )
-    async def detect_framework(
-        self,
-        info: Info,
-        repository: Annotated[str, strawberry.argument(description="As in `CreateProjectInput`.")],
-        branch: Annotated[str | None, strawberry.argument(description="The branch: the repository's own.")] = None,
-        root_directory: Annotated[
-            str | None, strawberry.argument(description="The folder to look at: all of it.")
-        ] = None,
-    ) -> FrameworkDetection:
-        """A look at a repository."""
-        found = await detection.detect_framework(
-            info.context.actor, repository, branch=branch, root_directory=root_directory
-        )
-        return _detected(found)
-
-    @strawberry.field(
         description="A project. NOT_FOUND when there is none, or it is not yours.",
         extensions=[requires(Permission.PROJECT_READ)],
     )
@@ -294,19 +330,6 @@ class ProjectsQuery:
         """One project."""
         row = await access.project(info.context.actor, id, to=Permission.PROJECT_READ)
         return project_of(row, info.context)
-
-
-def _detected(found: Framework) -> FrameworkDetection:
-    return FrameworkDetection(
-        framework=found.id.value,
-        name=found.name,
-        install_command=found.install_command,
-        build_command=found.build_command,
-        output_directory=found.output_directory,
-        spa_fallback=found.is_single_page,
-        package_manager=None if found.package_manager is None else found.package_manager.value,
-        notes=list(found.notes),
-    )
 
 
 def project_of(row: Row, context: Context) -> Project:
@@ -381,6 +404,36 @@ async def _load_webhooks(_context: Context, shown: list[Project]) -> Sequence[We
 
 async def _load_hooks(_context: Context, project_ids: list[UUID]) -> Sequence[list[Row]]:
     return _grouped(project_ids, await project_queries.hooks(project_ids))
+
+
+def _publication(row: Row, slug: str, context: Context) -> Publication:
+    return Publication(
+        url=context.settings.site_url(alias_label(row["alias"], slug)),
+        reason=DeploymentTrigger(row["reason"]),
+        at=row["at"],
+        row=row,
+    )
+
+
+async def _deployment(context: Context, deployment_id: UUID | None) -> Deployment | None:
+    """A deployment as its kind's type; who may see the project may see it."""
+    row = None if deployment_id is None else await context.load(_load_deployments, deployment_id)
+    return None if row is None else cast("Deployment", build(row, context))
+
+
+async def _load_deployments(context: Context, deployment_ids: list[UUID]) -> Sequence[Row | None]:
+    found = await deployments.find(context.actor, deployment_ids)
+    return [found.get(deployment_id) for deployment_id in deployment_ids]
+
+
+async def _load_live(_context: Context, project_ids: list[UUID]) -> Sequence[UUID | None]:
+    found = await deployment_queries.at_alias(project_ids, PRODUCTION_ALIAS)
+    return [found.get(project_id) for project_id in project_ids]
+
+
+async def _load_latest(_context: Context, project_ids: list[UUID]) -> Sequence[UUID | None]:
+    found = await deployment_queries.latest(project_ids)
+    return [found.get(project_id) for project_id in project_ids]
 
 
 def _grouped(project_ids: list[UUID], rows: list[Row]) -> list[list[Row]]:
