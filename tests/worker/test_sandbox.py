@@ -412,6 +412,8 @@ def open_the_way(*folders):
     kept = [(folder, os.open(folder, os.O_PATH)) for folder in folders]
     for folder in folders:
         for parent in reversed(Path(folder).parents):
+            if not parent.exists():  # hidden by an earlier one
+                break
             if not parent.stat().st_mode & 1:
                 mount("tmpfs", str(parent), "tmpfs", 0, "mode=755")
                 break

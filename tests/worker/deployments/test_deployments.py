@@ -18,6 +18,12 @@ PROMOTE = """
 mutation Promote($input: PromoteDeploymentInput!) { promoteDeployment(input: $input) { deployment { ...D } } }
 """
 REDEPLOY = "mutation Redeploy($input: RedeployInput!) { redeploy(input: $input) { deployment { ...D } } }"
+PUBLICATIONS = """
+query ($id: ID!) { project(id: $id) {
+  liveDeployment { id } latestDeployment { id }
+  publications { totalCount edges { node { url reason at movedBy { id } deployment { id } previous { id } } } }
+} }
+"""
 UPDATE = "mutation Update($input: UpdateProjectInput!) { updateProject(input: $input) { project { id } } }"
 DELETE = "mutation Delete($input: DeleteDeploymentInput!) { deleteDeployment(input: $input) { deletedId } }"
 DELETE_PROJECT = "mutation Delete($input: DeleteProjectInput!) { deleteProject(input: $input) { deletedId } }"
@@ -136,11 +142,14 @@ async def test_production_moves_between_deployments_without_a_build_and_the_late
     assert (await deploying.get(late["url"])).text == "3", "its own address answers all the same"
     await deploying.run(PROMOTE, input={"id": late["id"]})
     assert (await deploying.get(site.url)).text == "3"
-    moves = await db.fetch(
-        "SELECT reason, previous_id FROM site_publications WHERE project_id = $1 ORDER BY id", decode_id(site.id)[1]
-    )
-    assert [move["reason"] for move in moves] == ["MANUAL", "MANUAL", "ROLLBACK", "MANUAL"]
-    assert moves[2]["previous_id"] == decode_id(two["id"])[1]
+    found = (await deploying.run(PUBLICATIONS, id=site.id))["project"]
+    moves = [edge["node"] for edge in found["publications"]["edges"]]
+    assert [move["reason"] for move in moves] == ["MANUAL", "ROLLBACK", "MANUAL", "MANUAL"], "newest first"
+    assert (moves[1]["deployment"]["id"], moves[1]["previous"]["id"]) == (one["id"], two["id"])
+    assert [move["url"] for move in moves] == [site.url] * 4
+    assert moves[1]["movedBy"]["id"] == deploying.owner.id
+    assert found["publications"]["totalCount"] == 4
+    assert (found["liveDeployment"]["id"], found["latestDeployment"]["id"]) == (late["id"], late["id"])
 
 
 async def test_a_commit_can_be_named_and_unchanged_files_do_not_travel_again(deploying: Deploying) -> None:
