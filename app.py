@@ -31,7 +31,7 @@ from adapters.storage import Storage, open_storage
 from adapters.structured_logs import set_up_logging
 from models import database
 from resolvers import sessions
-from schema import build_schema, deploy_hooks, files, log_downloads, oauth, pages, webhooks
+from schema import account_pages, build_schema, deploy_hooks, files, log_downloads, oauth, pages, webhooks
 from schema.context import AppState
 from schema.credentials import Gate
 from schema.execution import Operations
@@ -96,6 +96,7 @@ def _routes(settings: Settings, health: Health) -> list[BaseRoute]:
         Route("/graphql", endpoint, methods=["GET", "POST"]),
         WebSocketRoute("/graphql", GraphQLSocket(operations, gate, surface)),
         *pages.routes(),
+        *account_pages.routes(),
         *files.routes(_storage_of),
         *log_downloads.routes(settings),
         *deploy_hooks.routes(),

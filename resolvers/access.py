@@ -12,7 +12,15 @@ from typing import Final
 from uuid import UUID
 
 from errors import Forbidden, NotFound, Unauthorized
-from models import deployments, execution_rows, job_queries, notification_queries, project_queries, tools
+from models import (
+    account_queries,
+    deployments,
+    execution_rows,
+    job_queries,
+    notification_queries,
+    project_queries,
+    tools,
+)
 from models.database import Row
 from models.ids import MalformedId, Prefix, decode_id
 from models.permissions import Actor, Permission
@@ -82,6 +90,15 @@ async def notifications(actor: Actor, id_texts: Sequence[str], *, to: Permission
     if actor.user_id is None or len(await notification_queries.find(actor.user_id, ids)) < len(set(ids)):
         raise missing()
     return ids
+
+
+async def session(actor: Actor, id_text: str, *, to: Permission) -> UUID:
+    """A session of the actor's own, ended or not; nobody ends another's, administrators neither."""
+    session_id = uuid_of(id_text, Prefix.SESSION)
+    if actor.user_id is None or not await account_queries.owns_session(actor.user_id, session_id):
+        raise missing()
+    allow(actor, to)
+    return session_id
 
 
 async def visible_execution(actor: Actor, execution_id: UUID, *, to: Permission, kind: str | None = None) -> Row:

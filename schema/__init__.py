@@ -14,6 +14,7 @@ from typing import Any
 import strawberry
 from strawberry.schema.config import StrawberryConfig
 
+from schema.account import AccountMutation, AccountQuery
 from schema.deployment_commands import DeploymentsMutation
 from schema.deployments import Deployment, DeploymentsQuery
 from schema.executions import ExecutionsSubscription
@@ -34,6 +35,7 @@ from schema.webhooks import WebhooksMutation, WebhooksQuery
 _QUERIES: tuple[type, ...] = (
     NodeQuery,
     UsersQuery,
+    AccountQuery,
     ToolsQuery,
     JobsQuery,
     RunsQuery,
@@ -46,6 +48,7 @@ _QUERIES: tuple[type, ...] = (
 )
 _MUTATIONS: tuple[type, ...] = (
     UsersMutation,
+    AccountMutation,
     ToolsMutation,
     JobsMutation,
     RunsMutation,
