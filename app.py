@@ -30,7 +30,7 @@ from adapters import events, github
 from adapters.storage import Storage, open_storage
 from adapters.structured_logs import set_up_logging
 from models import database
-from resolvers import sessions
+from resolvers import access_tokens, sessions
 from schema import account_pages, build_schema, deploy_hooks, files, log_downloads, oauth, pages, webhooks
 from schema.context import AppState
 from schema.credentials import Gate
@@ -82,8 +82,8 @@ def _routes(settings: Settings, health: Health) -> list[BaseRoute]:
     operations = Operations(build_schema(), settings)
     gate = Gate(
         settings,
-        authenticate=sessions.authenticate,
-        expires_at=sessions.expires_at,
+        authenticate=access_tokens.authenticate,
+        expires_at=access_tokens.expires_at,
         watch=lambda key: events.hub().watch(key),
     )
     surface = AppState()
@@ -144,6 +144,7 @@ async def _opened(app: Starlette, settings: Settings, cache: SiteCache) -> Async
         await stack.enter_async_context(github.connected(settings))
         app.state.storage = await stack.enter_async_context(open_storage(settings))
         await stack.enter_async_context(sessions.opened(settings))
+        stack.enter_context(access_tokens.opened())
         await stack.enter_async_context(cache.opened(events.hub()))
         yield
 

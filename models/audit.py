@@ -55,6 +55,7 @@ class AuditEvent(Model):
         await cls.create(
             actor_id=actor.user_id,
             session_id=actor.session_id,
+            access_token_id=actor.access_token_id,
             action=action,
             outcome=outcome,
             target_type=target_type,

@@ -15,15 +15,8 @@ from tortoise.migrations.constraints import CheckConstraint, UniqueConstraint
 from tortoise.models import Model
 
 from models.ids import new_id
+from models.permissions import TokenScope as TokenScope
 from models.users import User
-
-
-class TokenScope(StrEnum):
-    """What an access token may do; the wider ones include the narrower."""
-
-    READ = "READ"
-    WRITE = "WRITE"
-    ADMIN = "ADMIN"
 
 
 class LinkPurpose(StrEnum):

@@ -317,6 +317,9 @@ def _conditions(actor: Actor, search: str | None) -> tuple[list[str], list[Any]]
     if not actor.is_admin:
         values.append(actor.user_id)  # for nobody it is null, which no owner equals
         where.append("p.owner_id = $1::uuid")
+    if actor.project_ids is not None:
+        values.append(list(actor.project_ids))
+        where.append(f"p.id = ANY(${len(values)}::uuid[])")
     if search:
         values.append(containing(search))
         where.append(f"concat_ws(' ', p.name, p.slug, p.repository) ILIKE ${len(values)}")

@@ -56,7 +56,7 @@ async def create(
             project,
             Source(branch=valid_branch, commit_hash=valid_commit),
             environment=chosen,
-            trigger=DeploymentTrigger.MANUAL,
+            trigger=_asked_by(actor),
             requested_by=actor.user_id,
             deployment_id=deployment_id,
         )
@@ -130,7 +130,7 @@ async def promote(actor: Actor, deployment_id: str) -> UUID:
             project_id=found["project_id"],
             alias=PRODUCTION_ALIAS,
             deployment_id=row["id"],
-            reason=DeploymentTrigger.ROLLBACK if is_rollback else DeploymentTrigger.MANUAL,
+            reason=DeploymentTrigger.ROLLBACK if is_rollback else _asked_by(actor),
             user_id=actor.user_id,
         )
         if moved.has_moved:
@@ -177,9 +177,12 @@ async def count(actor: Actor, **filters: Any) -> int:
 async def find(actor: Actor, deployment_ids: Sequence[UUID]) -> dict[UUID, Row]:
     """Those of the deployments that an actor may see, in one statement."""
     found = await execution_rows.find(deployment_ids)
-    return {
-        key: row for key, row in found.items() if row["kind"] == KIND and access.sees_execution(actor, row["owner_id"])
-    }
+    return {key: row for key, row in found.items() if row["kind"] == KIND and access.sees_execution(actor, row)}
+
+
+def _asked_by(actor: Actor) -> DeploymentTrigger:
+    """A person, or a program with an access token of theirs."""
+    return DeploymentTrigger.MANUAL if actor.access_token_id is None else DeploymentTrigger.API
 
 
 async def _record(actor: Actor, action: str, deployment_id: UUID, **details: Any) -> None:

@@ -215,7 +215,7 @@ async def _take_effect(
         project
         for project in await _projects(read.repository)
         if (granted.owners is None or project["owner_id"] in granted.owners)
-        and (actor is None or access.sees_project(actor, project["owner_id"]))
+        and (actor is None or access.sees_project(actor, project["owner_id"], project["id"]))
     ]
     if not concerned:
         return [_Effect(DeliveryStatus.IGNORED, "No project is built from this repository.")]

@@ -14,6 +14,7 @@ from typing import Any
 import strawberry
 from strawberry.schema.config import StrawberryConfig
 
+from schema.access_tokens import AccessTokensMutation, AccessTokensQuery
 from schema.account import AccountMutation, AccountQuery
 from schema.deployment_commands import DeploymentsMutation
 from schema.deployments import Deployment, DeploymentsQuery
@@ -36,6 +37,7 @@ _QUERIES: tuple[type, ...] = (
     NodeQuery,
     UsersQuery,
     AccountQuery,
+    AccessTokensQuery,
     ToolsQuery,
     JobsQuery,
     RunsQuery,
@@ -49,6 +51,7 @@ _QUERIES: tuple[type, ...] = (
 _MUTATIONS: tuple[type, ...] = (
     UsersMutation,
     AccountMutation,
+    AccessTokensMutation,
     ToolsMutation,
     JobsMutation,
     RunsMutation,

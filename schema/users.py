@@ -69,7 +69,7 @@ class User(Node):
     @classmethod
     def seen_by(cls, viewer: Actor, account: Account) -> User:
         """The user as a viewer may see them."""
-        knows_email = viewer.is_admin or viewer.user_id == account.id
+        knows_email = viewer.is_admin or (viewer.user_id == account.id and viewer.may(Permission.PROFILE_READ))
         return cls(
             id=strawberry.ID(encode_id(Prefix.USER, account.id)),
             username=account.username,
@@ -172,7 +172,7 @@ class UsersQuery:
 
     @strawberry.field(
         description="Whoever asks. UNAUTHORIZED when nobody is signed in.",
-        extensions=[requires(Permission.ACCOUNT_READ)],
+        extensions=[requires(Permission.PROFILE_READ)],
     )
     async def me(self, info: Info) -> User | None:
         """The actor's own account."""
@@ -286,7 +286,7 @@ async def load_user(context: Context, user_id: UUID) -> User | None:
 @register_node(Prefix.USER)
 async def _user_node(context: Context, user_id: UUID) -> User | None:
     actor = context.actor
-    is_visible = actor.may(Permission.ACCOUNT_READ) and access.sees_user(actor, user_id)
+    is_visible = actor.may(Permission.PROFILE_READ) and access.sees_user(actor, user_id)
     return await load_user(context, user_id) if is_visible else None
 
 
