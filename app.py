@@ -30,7 +30,7 @@ from adapters import events, github
 from adapters.storage import Storage, open_storage
 from adapters.structured_logs import set_up_logging
 from models import database
-from resolvers import access_tokens, sessions
+from resolvers import access_tokens, limits, sessions
 from schema import account_pages, build_schema, deploy_hooks, files, log_downloads, oauth, pages, webhooks
 from schema.context import AppState
 from schema.credentials import Gate
@@ -45,6 +45,7 @@ from schema.middleware import (
     RequestIdentity,
     SecurityHeaders,
 )
+from schema.rate_headers import RateLimitHeaders
 from schema.site_cache import SiteCache
 from schema.sites import SiteHosts, Sites
 from schema.websocket import GraphQLSocket
@@ -79,7 +80,7 @@ def create_app(settings: Settings) -> Starlette:
 
 
 def _routes(settings: Settings, health: Health) -> list[BaseRoute]:
-    operations = Operations(build_schema(), settings)
+    operations = Operations(build_schema(), settings, count=limits.count_operation)
     gate = Gate(
         settings,
         authenticate=access_tokens.authenticate,
@@ -130,6 +131,7 @@ def _middleware(settings: Settings) -> list[Middleware]:
             ),
             max_age=PREFLIGHT_SECONDS,
         ),
+        Middleware(RateLimitHeaders),
         Middleware(ExceptionMiddleware, handlers=FAULT_HANDLERS),
     ]
 
@@ -145,6 +147,7 @@ async def _opened(app: Starlette, settings: Settings, cache: SiteCache) -> Async
         app.state.storage = await stack.enter_async_context(open_storage(settings))
         await stack.enter_async_context(sessions.opened(settings))
         stack.enter_context(access_tokens.opened())
+        await stack.enter_async_context(limits.opened(settings))
         await stack.enter_async_context(cache.opened(events.hub()))
         yield
 

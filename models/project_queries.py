@@ -303,6 +303,15 @@ async def delete_hook(hook_id: UUID) -> None:
     await database.rows("DELETE FROM deploy_hooks WHERE id = $1", hook_id)
 
 
+async def owner_of_hook(token_hash: str) -> UUID | None:
+    """Whose project the hook of a token deploys; None when there is no such hook."""
+    owner_id: UUID | None = await database.value(
+        """SELECT p.owner_id FROM deploy_hooks h JOIN projects p ON p.id = h.project_id WHERE h.token_hash = $1""",
+        token_hash,
+    )
+    return owner_id
+
+
 async def use_hook(token_hash: str) -> Row | None:
     """The hook of a token, marked as used; None when there is none."""
     return await database.row(

@@ -17,7 +17,7 @@ from models.events import SessionsChanged
 from models.permissions import Actor, Origin
 from models.sessions import RevokedReason
 from models.transaction import unit_of_work
-from resolvers import account_rules, sessions
+from resolvers import account_rules, limits, sessions
 from resolvers.password_news import tell_of_password
 from tasks import account_letters
 from tasks.account_letters import Letter
@@ -47,6 +47,7 @@ async def verify(token: str, origin: Origin) -> None:
 
 async def reset(token: str, password: str, origin: Origin) -> None:
     """Set a new password; raises ValidationFailed when the link does not work or the password will not do."""
+    await limits.count_identity_claim(origin)
     found = await account_queries.find_link(token, LinkPurpose.RESET_PASSWORD)
     if found is None:
         raise _void()
@@ -76,6 +77,7 @@ async def reset(token: str, password: str, origin: Origin) -> None:
 
 async def _ask(letter: Letter, action: str, email: str, origin: Origin) -> None:
     address = account_rules.valid_email(email)
+    await limits.count_identity_claim(origin, account=address)
     pseudonym = sessions.pseudonym(users.email_key(address))
     async with unit_of_work():
         await AuditEvent.record(Actor(origin=origin), action, details={"identifierHash": pseudonym})

@@ -21,7 +21,7 @@ from models.permissions import Actor
 from models.sessions import RevokedReason
 from models.transaction import unit_of_work
 from models.users import Account
-from resolvers import account_rules, sessions, users
+from resolvers import account_rules, limits, sessions, users
 from resolvers.password_news import tell_of_password
 
 _RULES: Final = {
@@ -34,16 +34,18 @@ _RULES: Final = {
 async def change_password(actor: Actor, *, current: str, new: str) -> int:
     """Set another password and end all other sessions; how many those were.
 
-    Raises ValidationFailed with the path of the faulty password, and Conflict when it was changed at the same moment.
+    Raises ValidationFailed with the path of the faulty password, RateLimitExceeded after too many wrong ones, and
+    Conflict when it was changed at the same moment.
     """
     if actor.user_id is None:
         raise Unauthorized("Sign in first.")
     own = await account_queries.find_own(actor.user_id)
     if own is None:
         raise NotFound("This account does not exist any more.")
-    if not password_rules.fits(current) or not await sessions.passwords().verify(own["password_hash"], current):
-        await _note_wrong_password(actor, actor.user_id)
-        raise ValidationFailed("This is not your present password.", path=["currentPassword"])
+    async with limits.attempt(actor.origin, account=actor.user_id):
+        if not password_rules.fits(current) or not await sessions.passwords().verify(own["password_hash"], current):
+            await _note_wrong_password(actor, actor.user_id)
+            raise ValidationFailed("This is not your present password.", path=["currentPassword"])
     account_rules.check_password(new, username=own["username"], email=own["email"], field="newPassword")
     password_hash = await sessions.passwords().hash(new)
     async with unit_of_work():

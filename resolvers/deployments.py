@@ -25,7 +25,7 @@ from models.permissions import Actor, Permission
 from models.projects import DeploymentEnvironment
 from models.sites import PRODUCTION_ALIAS
 from models.transaction import unit_of_work
-from resolvers import access, deployment_queue, executions, projects
+from resolvers import access, deployment_queue, executions, limits, projects
 from resolvers.deployment_queue import Source
 from tasks import outbox
 
@@ -42,7 +42,8 @@ async def create(
     """Queue a deployment; its id, or that of the first use of the key.
 
     Without a branch it is the project's, without a commit the branch's newest when the build begins, without an
-    environment production for the project's branch and preview for others. Raises RateLimitExceeded when too many wait.
+    environment production for the project's branch and preview for others. Raises RateLimitExceeded when too many wait,
+    and when the user made too many within an hour.
     """
     project = await access.project(actor, project_id, to=Permission.DEPLOYMENT_WRITE)
     valid_branch = check_branch(branch, path=["input", "branch"]) if branch is not None else project["branch"]
@@ -52,6 +53,7 @@ async def create(
     deployment_id = new_id()
 
     async def make() -> None:
+        slot.use()
         await deployment_queue.enqueue(
             project,
             Source(branch=valid_branch, commit_hash=valid_commit),
@@ -62,7 +64,7 @@ async def create(
         )
         await _record(actor, "createDeployment", deployment_id, project=str(project["id"]), branch=valid_branch)
 
-    async with unit_of_work():
+    async with limits.deployment(actor.user_id or project["owner_id"]) as slot, unit_of_work():
         return await once(
             actor.user_id or project["owner_id"],
             "createDeployment",
@@ -74,18 +76,22 @@ async def create(
 
 
 async def redeploy(actor: Actor, deployment_id: str, *, idempotency_key: str | None) -> UUID:
-    """Queue a deployment of exactly the same: commit, configuration and variables as they were then."""
+    """Queue a deployment of exactly the same: commit, configuration and variables as they were then.
+
+    It is a new one like any other; raises RateLimitExceeded like `create`.
+    """
     row = await access.deployment(actor, deployment_id, to=Permission.DEPLOYMENT_WRITE)
 
     again_id = new_id()
 
     async def make() -> None:
+        slot.use()
         await deployment_queue.enqueue_again(
             row["project_id"], row["id"], again_id=again_id, requested_by=actor.user_id
         )
         await _record(actor, "redeploy", again_id, of=str(row["id"]))
 
-    async with unit_of_work():
+    async with limits.deployment(actor.user_id or row["owner_id"]) as slot, unit_of_work():
         return await once(
             actor.user_id or row["owner_id"],
             "redeploy",

@@ -30,7 +30,7 @@ from models.permissions import Actor, Permission
 from models.projects import DeploymentEnvironment, SupersedePolicy
 from models.sealed import ENVIRONMENT_VALUE
 from models.transaction import after_commit, unit_of_work
-from resolvers import access, deployment_queue, sessions, texts
+from resolvers import access, deployment_queue, limits, sessions, texts
 from resolvers.deployment_queue import Source
 from tasks import outbox
 
@@ -238,8 +238,15 @@ async def delete_hook(actor: Actor, hook_id: str) -> Row:
 
 
 async def deploy_by_hook(token: str) -> UUID:
-    """Queue the deployment that a deploy hook stands for; raises NotFound for a token that is none."""
-    async with unit_of_work():
+    """Queue the deployment that a deploy hook stands for; raises NotFound for a token that is none.
+
+    It counts as one of the project's owner; raises RateLimitExceeded when those are too many.
+    """
+    owner_id = await project_queries.owner_of_hook(_hash(token))
+    if owner_id is None:
+        raise access.missing()
+    async with limits.deployment(owner_id) as slot, unit_of_work():
+        slot.use()
         hook = await project_queries.use_hook(_hash(token))
         if hook is None:
             raise access.missing()

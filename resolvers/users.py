@@ -22,7 +22,7 @@ from models.audit import AuditEvent
 from models.permissions import Actor, Origin, Role
 from models.transaction import unit_of_work
 from models.users import Account, Credentials
-from resolvers import account_rules, sessions
+from resolvers import account_rules, devices, limits, sessions
 from resolvers.sessions import SignedIn
 from tasks import account_letters
 from tasks.account_letters import Letter
@@ -42,6 +42,7 @@ async def register(*, username: str, email: str, password: str, name: str | None
     wanted = account_rules.valid_username(username)
     shown = account_rules.valid_name(name if name is not None else wanted)
     account_rules.check_password(password, username=wanted, email=address)
+    await limits.count_identity_claim(origin, account=address)
     password_hash = await sessions.passwords().hash(password)
     if confirmation_required():
         await _register_unconfirmed(wanted, address, shown, password_hash, origin)
@@ -61,14 +62,21 @@ def confirmation_required() -> bool:
     return settings.is_production if settings.email_confirmation is None else settings.email_confirmation
 
 
-async def login(*, identifier: str, password: str, origin: Origin) -> SignedIn:
+async def login(*, identifier: str, password: str, origin: Origin, device_cookie: str | None = None) -> SignedIn:
     """Open a session for the owner of an account, named by e-mail address or username.
 
-    Raises Unauthorized, in the same words and after the same work, whatever it was that did not fit.
+    Raises Unauthorized, in the same words and after the same work, whatever it was that did not fit, and
+    RateLimitExceeded before any work. `device_cookie` is what the browser has of `resolvers/devices.py`.
     """
     if not password_rules.fits(password):
         raise ValidationFailed("A password has at most 1,024 bytes.", path=["password"])
     credentials = await _find_credentials(identifier)
+    device = devices.recognise(sessions.settings(), device_cookie, credentials.user_id if credentials else None)
+    async with limits.attempt(origin, account=identifier, device=device):
+        return await _sign_in(credentials, identifier=identifier, password=password, origin=origin)
+
+
+async def _sign_in(credentials: Credentials | None, *, identifier: str, password: str, origin: Origin) -> SignedIn:
     verified = await _verified(credentials, password)
     new_hash = await _renewed_hash(verified, password)
     signed_in = None

@@ -192,7 +192,7 @@ class AccountMutation:
 
     @strawberry.mutation(
         description="Send a letter with a link that confirms the address, if it has an account that waits for it. The "
-        "link works once, for 24 hours; a newer one voids it.",
+        "link works once, for 24 hours; a newer one voids it. RATE_LIMIT_EXCEEDED when asked for too often.",
         extensions=[public()],
     )
     async def request_email_verification(
@@ -218,7 +218,7 @@ class AccountMutation:
 
     @strawberry.mutation(
         description="Send a letter with a link that sets a new password, if the address has an account. The link works "
-        "once, for an hour; a newer one voids it.",
+        "once, for an hour; a newer one voids it. RATE_LIMIT_EXCEEDED when asked for too often.",
         extensions=[public()],
     )
     async def request_password_reset(
@@ -246,7 +246,8 @@ class AccountMutation:
         return ResetPasswordPayload(ok=True)
 
     @strawberry.mutation(
-        description="Change your password. Ends all other sessions; access tokens go on. A letter tells you.",
+        description="Change your password. Ends all other sessions; access tokens go on. A letter tells you. "
+        "RATE_LIMIT_EXCEEDED after too many wrong passwords.",
         extensions=[requires(Permission.ACCOUNT_WRITE)],
     )
     async def change_password(

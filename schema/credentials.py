@@ -48,6 +48,11 @@ def refresh_cookie(settings: Settings) -> str:
     return _cookie_name(settings, "switchyard_refresh")
 
 
+def device_cookie(settings: Settings) -> str:
+    """The name of the cookie that says that somebody signed in with this browser before."""
+    return _cookie_name(settings, "switchyard_device")
+
+
 def _cookie_name(settings: Settings, name: str) -> str:
     # A browser takes `__Host-` only with Secure, so plain http on one's own machine goes without (RFC 6265bis §4.1.3).
     return f"__Host-{name}" if settings.base_url.startswith("https://") else name

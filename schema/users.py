@@ -19,10 +19,10 @@ from models.database import Row
 from models.ids import Prefix, decode_id, encode_id
 from models.permissions import Actor, Permission, Role
 from models.users import Account
-from resolvers import access, account_settings, sessions, users
+from resolvers import access, account_settings, devices, sessions, users
 from resolvers.sessions import SignedIn
 from schema.context import Context
-from schema.credentials import access_cookie, refresh_cookie
+from schema.credentials import access_cookie, device_cookie, refresh_cookie
 from schema.enums import publish
 from schema.node import Node, register_node
 from schema.permissions import public, requires
@@ -187,7 +187,8 @@ class UsersMutation:
     @strawberry.mutation(
         description="Open an account and its first session. CONFLICT, with the `path`, when e-mail address or username "
         "is taken. Where addresses have to be confirmed, no session is opened, a letter is sent in any case, and an "
-        "address that is taken is no conflict: see `confirmationRequired`.",
+        "address that is taken is no conflict: see `confirmationRequired`. RATE_LIMIT_EXCEEDED after too many "
+        "registrations.",
         extensions=[public()],
     )
     async def register(
@@ -219,7 +220,9 @@ class UsersMutation:
 
     @strawberry.mutation(
         description="Sign in. UNAUTHORIZED, in the same words, whether the account does not exist, is deactivated, is "
-        "not confirmed where it has to be, or the password is wrong.",
+        "not confirmed where it has to be, or the password is wrong. RATE_LIMIT_EXCEEDED after too many failures of "
+        "the address or for the account; those of strangers do not hold up a browser that its owner signed in with by "
+        "cookies before.",
         extensions=[public()],
     )
     async def login(
@@ -229,7 +232,14 @@ class UsersMutation:
     ) -> SessionPayload:
         """A new session."""
         _refuse_cookies_without_http(info.context, wanted=input.cookies)
-        signed_in = await users.login(identifier=input.identifier, password=input.password, origin=info.context.origin)
+        signed_in = await users.login(
+            identifier=input.identifier,
+            password=input.password,
+            origin=info.context.origin,
+            device_cookie=info.context.cookies.get(device_cookie(info.context.settings)),
+        )
+        if input.cookies:
+            _remember_browser(info.context, signed_in.account)
         return _carry(info.context, signed_in, in_cookies=input.cookies)
 
     @strawberry.mutation(
@@ -315,6 +325,12 @@ def _carry(context: Context, signed_in: SignedIn, *, in_cookies: bool) -> Sessio
         refresh_token=None if in_cookies else signed_in.refresh_token,
         expires_at=signed_in.expires_at,
     )
+
+
+def _remember_browser(context: Context, account: Account) -> None:
+    """Not with the session's cookies: it outlives the session, so that its owner can come back."""
+    known = devices.remember(context.settings, account.id)
+    context.set_cookie(device_cookie(context.settings), known, max_age_seconds=devices.LIFE_SECONDS)
 
 
 def _drop_cookies(context: Context) -> None:

@@ -45,6 +45,7 @@ def a_settings(database_url: str = "postgres://unused", **overrides: Any) -> Set
             "argon2_memory_kib": 8,
             "argon2_concurrency": 2,
             "database_pool_size": 10,
+            "rate_limits": False,
             **overrides,
         }
     )
