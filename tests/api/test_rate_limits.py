@@ -17,6 +17,7 @@ import httpx
 import pytest_asyncio
 from redis.asyncio import Redis
 
+from models.ids import decode_id
 from tests.conftest import ApiServer
 from tests.factories import LOGIN, REGISTER, Person
 from tests.harness import github_schema
@@ -278,11 +279,15 @@ async def test_an_address_that_fails_at_many_accounts_is_stopped_and_one_that_su
     assert codes(await log_in(client, person.username, PASSWORD, guesser)) == ["RATE_LIMIT_EXCEEDED"]
 
 
-async def test_attempts_at_once_are_no_more_than_attempts_in_turn(client: GraphQLClient, person: Person) -> None:
+async def test_attempts_at_once_are_no_more_than_attempts_in_turn(
+    client: GraphQLClient, person: Person, db: asyncpg.Connection
+) -> None:
     answers = await asyncio.gather(
         *(log_in(client, person.username, f"guess {number}", somewhere()) for number in range(20))
     )
     assert sum(codes(answer) == ["UNAUTHORIZED"] for answer in answers) == AUTH
+    looked_at = "SELECT count(*) FROM audit_events WHERE action = 'login' AND target_id = $1"
+    assert await db.fetchval(looked_at, decode_id(person.id)[1]) == AUTH
 
 
 async def test_what_is_wrong_with_the_input_is_no_attempt(client: GraphQLClient, person: Person) -> None:
