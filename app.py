@@ -30,8 +30,8 @@ from adapters import events, github
 from adapters.storage import Storage, open_storage
 from adapters.structured_logs import set_up_logging
 from models import database
-from resolvers import sessions
-from schema import build_schema, deploy_hooks, files, log_downloads, oauth, pages, webhooks
+from resolvers import access_tokens, limits, sessions
+from schema import account_pages, build_schema, deploy_hooks, files, log_downloads, oauth, pages, webhooks
 from schema.context import AppState
 from schema.credentials import Gate
 from schema.execution import Operations
@@ -45,6 +45,7 @@ from schema.middleware import (
     RequestIdentity,
     SecurityHeaders,
 )
+from schema.rate_headers import RateLimitHeaders
 from schema.site_cache import SiteCache
 from schema.sites import SiteHosts, Sites
 from schema.websocket import GraphQLSocket
@@ -79,11 +80,11 @@ def create_app(settings: Settings) -> Starlette:
 
 
 def _routes(settings: Settings, health: Health) -> list[BaseRoute]:
-    operations = Operations(build_schema(), settings)
+    operations = Operations(build_schema(), settings, count=limits.count_operation)
     gate = Gate(
         settings,
-        authenticate=sessions.authenticate,
-        expires_at=sessions.expires_at,
+        authenticate=access_tokens.authenticate,
+        expires_at=access_tokens.expires_at,
         watch=lambda key: events.hub().watch(key),
     )
     surface = AppState()
@@ -96,6 +97,7 @@ def _routes(settings: Settings, health: Health) -> list[BaseRoute]:
         Route("/graphql", endpoint, methods=["GET", "POST"]),
         WebSocketRoute("/graphql", GraphQLSocket(operations, gate, surface)),
         *pages.routes(),
+        *account_pages.routes(),
         *files.routes(_storage_of),
         *log_downloads.routes(settings),
         *deploy_hooks.routes(),
@@ -129,6 +131,7 @@ def _middleware(settings: Settings) -> list[Middleware]:
             ),
             max_age=PREFLIGHT_SECONDS,
         ),
+        Middleware(RateLimitHeaders),
         Middleware(ExceptionMiddleware, handlers=FAULT_HANDLERS),
     ]
 
@@ -143,6 +146,8 @@ async def _opened(app: Starlette, settings: Settings, cache: SiteCache) -> Async
         await stack.enter_async_context(github.connected(settings))
         app.state.storage = await stack.enter_async_context(open_storage(settings))
         await stack.enter_async_context(sessions.opened(settings))
+        stack.enter_context(access_tokens.opened())
+        await stack.enter_async_context(limits.opened(settings))
         await stack.enter_async_context(cache.opened(events.hub()))
         yield
 

@@ -103,6 +103,25 @@ class Settings(BaseSettings):
     argon2_concurrency: int = Field(2, ge=1, le=64, description="Password hashes computed at once")
     password_min_length: int = Field(8, ge=8, le=128, description="Shortest password accepted, in characters")
 
+    app_url: str | None = Field(
+        None, description="Address of the app that links in mail lead to; without one they lead to BASE_URL"
+    )
+    email_confirmation: bool | None = Field(
+        None, description="Whether an account works only once its e-mail address is confirmed; in production yes"
+    )
+    max_access_tokens_per_user: int = Field(100, ge=1, description="Access tokens that one user may have")
+
+    # -- rate limits
+    rate_limits: bool = Field(True, description="Whether calls are counted and refused when there are too many")
+    rate_limit_auth_per_minute: int = Field(
+        5, ge=1, description="Failed sign-ins, registrations and resets in a minute, of an address and of an account"
+    )
+    rate_limit_deployments_per_hour: int = Field(10, ge=1, description="New deployments of a user in an hour")
+    rate_limit_cost_per_minute: int = Field(
+        100, ge=10, description="Calls of a user in a minute; one that asks for many nodes counts for several"
+    )
+    expected_api_replicas: int = Field(1, ge=1, description="API processes that share the limits while Redis is away")
+
     # -- files
     storage_backend: StorageBackend = Field(StorageBackend.LOCAL, description="local or s3")
     s3_endpoint_url: str | None = Field(None, description="Endpoint of an S3-compatible service; empty for AWS")

@@ -2,6 +2,7 @@
 
 from models.audit import AuditEvent
 from models.connections import OAuthConnection
+from models.credentials import AccessToken, OneTimeLink
 from models.deployments import Deployment
 from models.executions import Execution, ExecutionEvent, LogChunk, QueueTurn
 from models.idempotency import IdempotencyKey
@@ -16,6 +17,7 @@ from models.users import User
 from models.webhooks import WebhookDelivery, WebhookEffect
 
 __all__ = [
+    "AccessToken",
     "AuditEvent",
     "CrawlRequest",
     "DeployHook",
@@ -31,6 +33,7 @@ __all__ = [
     "LogChunk",
     "Notification",
     "OAuthConnection",
+    "OneTimeLink",
     "OutboxMessage",
     "OutputFile",
     "Preferences",

@@ -24,6 +24,7 @@ class AuditEvent(Model):
     occurred_at = fields.DatetimeField(auto_now_add=True)
     actor_id = fields.UUIDField(null=True)
     session_id = fields.UUIDField(null=True)
+    access_token_id = fields.UUIDField(null=True)
     action = fields.CharField(max_length=64)
     outcome = fields.CharField(max_length=32, default="success")
     target_type = fields.CharField(max_length=32, null=True)
@@ -54,6 +55,7 @@ class AuditEvent(Model):
         await cls.create(
             actor_id=actor.user_id,
             session_id=actor.session_id,
+            access_token_id=actor.access_token_id,
             action=action,
             outcome=outcome,
             target_type=target_type,

@@ -190,6 +190,9 @@ def _conditions(actor: Actor, kind: str, conditions: Sequence[Condition]) -> tup
         # Also for nobody, whose id is null and equals no owner's: a list must not rely on the field's gate.
         values.append(actor.user_id)
         where.append("e.owner_id = $2::uuid")
+    if actor.project_ids is not None:
+        values.append(list(actor.project_ids))
+        where.append(f"d.project_id = ANY(${len(values)}::uuid[])")
     for condition in conditions:
         values.append(condition.value)
         where.append(condition.sql.format(f"${len(values)}"))

@@ -191,6 +191,8 @@ def _conditions(
     if not actor.is_admin:
         values.append(actor.user_id)  # for nobody it is null, which no owner equals
         where.append("j.owner_id = $1::uuid")
+    if not actor.covers(None):
+        where.append("false")
     for column, wanted in (
         ("j.owner_id", owner_id),
         ("j.tool_id", tool_id),

@@ -69,6 +69,7 @@ class LogState:
     last_sequence: int
     status: ExecutionStatus
     owner_id: UUID
+    project_id: UUID | None
     archive: dict[str, Any] | None
 
     @property
@@ -153,7 +154,9 @@ async def last_sequence_of(connection: Connection, claim: Claim) -> int | None:
 async def state(execution_id: UUID) -> LogState | None:
     """How far the log of an execution goes, or None when there is no such execution."""
     found = await database.row(
-        "SELECT log_sequence, status, owner_id, log_object FROM executions WHERE id = $1", execution_id
+        """SELECT e.log_sequence, e.status, e.owner_id, e.log_object, d.project_id
+           FROM executions e LEFT JOIN deployments d ON d.execution_id = e.id WHERE e.id = $1""",
+        execution_id,
     )
     if found is None:
         return None
@@ -161,6 +164,7 @@ async def state(execution_id: UUID) -> LogState | None:
         last_sequence=found["log_sequence"],
         status=ExecutionStatus(found["status"]),
         owner_id=found["owner_id"],
+        project_id=found["project_id"],
         archive=database.from_json(found["log_object"]),
     )
 

@@ -1,12 +1,15 @@
-"""Who asks and what they may do: the actor, the permissions, the role table.
+"""Who asks and what they may do: the actor, the permissions, the tables of roles and of access tokens.
 
 Permissions guard fields (the schema's first gate); which rows they reach is decided by `resolvers/access.py`
-(the second gate). Nothing else compares roles.
+(the second gate). Nothing else compares roles or scopes. Invariant: an access token never may more than its owner,
+and a permission that the table of tokens does not know is for sessions alone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
@@ -16,6 +19,20 @@ class Role(StrEnum):
 
     USER = "USER"
     ADMIN = "ADMIN"
+
+
+class TokenScope(StrEnum):
+    """What an access token may do; the wider ones include the narrower."""
+
+    READ = "READ"
+    WRITE = "WRITE"
+    ADMIN = "ADMIN"
+
+    @property
+    def included(self) -> tuple[TokenScope, ...]:
+        """This one and those it includes, the narrowest first."""
+        scopes = tuple(TokenScope)
+        return scopes[: scopes.index(self) + 1]
 
 
 class Permission(StrEnum):
@@ -30,8 +47,11 @@ class Permission(StrEnum):
     JOB_READ = "job:read"
     JOB_WRITE = "job:write"
     JOB_RUN = "job:run"
+    PROFILE_READ = "profile:read"
+    PROJECT_CREATE = "project:create"
     PROJECT_READ = "project:read"
     PROJECT_WRITE = "project:write"
+    REPOSITORY_READ = "repository:read"
     TOOL_READ = "tool:read"
     TOOL_WRITE = "tool:write"
     USER_READ = "user:read"
@@ -39,6 +59,39 @@ class Permission(StrEnum):
 
 _USER = frozenset(Permission) - {Permission.TOOL_WRITE, Permission.USER_READ}
 ROLE_PERMISSIONS: dict[Role, frozenset[Permission]] = {Role.USER: _USER, Role.ADMIN: frozenset(Permission)}
+
+TOKEN_SCOPES: dict[Permission, TokenScope | None] = {
+    Permission.ACCOUNT_READ: None,
+    Permission.ACCOUNT_WRITE: None,
+    Permission.EXECUTION_READ: TokenScope.READ,
+    Permission.EXECUTION_CANCEL: TokenScope.WRITE,
+    Permission.DEPLOYMENT_READ: TokenScope.READ,
+    Permission.DEPLOYMENT_WRITE: TokenScope.WRITE,
+    Permission.JOB_READ: TokenScope.READ,
+    Permission.JOB_WRITE: TokenScope.WRITE,
+    Permission.JOB_RUN: TokenScope.WRITE,
+    Permission.PROFILE_READ: TokenScope.READ,
+    Permission.PROJECT_CREATE: TokenScope.WRITE,
+    Permission.PROJECT_READ: TokenScope.READ,
+    Permission.PROJECT_WRITE: TokenScope.WRITE,
+    Permission.REPOSITORY_READ: TokenScope.READ,
+    Permission.TOOL_READ: TokenScope.READ,
+    Permission.TOOL_WRITE: TokenScope.ADMIN,
+    Permission.USER_READ: TokenScope.ADMIN,
+}
+"""The narrowest scope that grants a permission to an access token; None for what only a session may."""
+
+PROJECT_PERMISSIONS = frozenset(
+    {
+        Permission.EXECUTION_READ,
+        Permission.EXECUTION_CANCEL,
+        Permission.DEPLOYMENT_READ,
+        Permission.DEPLOYMENT_WRITE,
+        Permission.PROJECT_READ,
+        Permission.PROJECT_WRITE,
+    }
+)
+"""All that a token for certain projects may, of what its scope grants."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +105,20 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Whoever makes a request; anonymous when `user_id` is None."""
+    """Whoever makes a request; anonymous when `user_id` is None.
+
+    With an access token `scope` is not None; `project_ids` are then the only projects it is good for, None for all, and
+    `valid_until` is when it stops to hold by itself. `role` is the account's, whatever the token's scope is.
+    """
 
     user_id: UUID | None = None
     role: Role = Role.USER
     session_id: UUID | None = None
     origin: Origin = Origin()
+    access_token_id: UUID | None = None
+    scope: TokenScope | None = None
+    project_ids: frozenset[UUID] | None = None
+    valid_until: datetime | None = None
 
     @property
     def is_anonymous(self) -> bool:
@@ -67,8 +128,27 @@ class Actor:
     @property
     def is_admin(self) -> bool:
         """Whether rows of all users are visible to the actor."""
-        return self.user_id is not None and self.role is Role.ADMIN
+        return (
+            self.user_id is not None
+            and self.role is Role.ADMIN
+            and self.scope in (None, TokenScope.ADMIN)
+            and self.project_ids is None
+        )
+
+    @property
+    def view(self) -> Hashable:
+        """Equal for actors who see the same of everything: what is read for one may be shown to the other."""
+        return ("admins" if self.is_admin else self.user_id, self.scope, self.project_ids)
 
     def may(self, permission: Permission) -> bool:
-        """Whether the actor's role grants a permission."""
-        return self.user_id is not None and permission in ROLE_PERMISSIONS[self.role]
+        """Whether the actor's role grants a permission, and so does the access token that is shown, if one is."""
+        role = Role.ADMIN if self.is_admin else Role.USER
+        if self.user_id is None or permission not in ROLE_PERMISSIONS[role]:
+            return False
+        if self.project_ids is not None and permission not in PROJECT_PERMISSIONS:
+            return False
+        return self.scope is None or TOKEN_SCOPES.get(permission) in self.scope.included
+
+    def covers(self, project_id: UUID | None) -> bool:
+        """Whether what belongs to a project, or to none, is within the bounds of the token that is shown."""
+        return self.project_ids is None or project_id in self.project_ids

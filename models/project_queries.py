@@ -303,6 +303,15 @@ async def delete_hook(hook_id: UUID) -> None:
     await database.rows("DELETE FROM deploy_hooks WHERE id = $1", hook_id)
 
 
+async def owner_of_hook(token_hash: str) -> UUID | None:
+    """Whose project the hook of a token deploys; None when there is no such hook."""
+    owner_id: UUID | None = await database.value(
+        """SELECT p.owner_id FROM deploy_hooks h JOIN projects p ON p.id = h.project_id WHERE h.token_hash = $1""",
+        token_hash,
+    )
+    return owner_id
+
+
 async def use_hook(token_hash: str) -> Row | None:
     """The hook of a token, marked as used; None when there is none."""
     return await database.row(
@@ -317,6 +326,9 @@ def _conditions(actor: Actor, search: str | None) -> tuple[list[str], list[Any]]
     if not actor.is_admin:
         values.append(actor.user_id)  # for nobody it is null, which no owner equals
         where.append("p.owner_id = $1::uuid")
+    if actor.project_ids is not None:
+        values.append(list(actor.project_ids))
+        where.append(f"p.id = ANY(${len(values)}::uuid[])")
     if search:
         values.append(containing(search))
         where.append(f"concat_ws(' ', p.name, p.slug, p.repository) ILIKE ${len(values)}")

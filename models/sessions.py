@@ -35,6 +35,8 @@ class RevokedReason(StrEnum):
 
     LOGOUT = "LOGOUT"
     REFRESH_REUSED = "REFRESH_REUSED"
+    REVOKED = "REVOKED"
+    PASSWORD_CHANGED = "PASSWORD_CHANGED"  # noqa: S105 - no password
 
 
 class Session(Model):

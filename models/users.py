@@ -36,6 +36,9 @@ class User(Model):
     password_hash = fields.CharField(max_length=255)
     role = fields.CharEnumField(Role, max_length=16, default=Role.USER)
     is_active = fields.BooleanField(default=True)
+    avatar_url = fields.CharField(max_length=1024, null=True)
+    email_verified_at = fields.DatetimeField(null=True)
+    password_changed_at = fields.DatetimeField(null=True)
     created_at = fields.DatetimeField(auto_now_add=True)
     last_login_at = fields.DatetimeField(null=True)
 
@@ -95,12 +98,31 @@ def to_account(found: Row) -> Account:
     )
 
 
-async def create_account(*, email: str, username: str, name: str, password_hash: str, role: Role) -> Account:
-    """Add a user; raises Conflict whose `path` names the taken value, the e-mail first."""
+async def create_account(
+    *, email: str, username: str, name: str, password_hash: str, role: Role, confirmed: bool = False
+) -> Account:
+    """Add a user; raises Conflict whose `path` names the taken value, the e-mail first.
+
+    `confirmed` means that the address is known to be theirs.
+    """
+    account = await add_account(
+        email=email, username=username, name=name, password_hash=password_hash, role=role, confirmed=confirmed
+    )
+    if account is not None:
+        return account
+    if await value("SELECT 1 FROM users WHERE email_key = $1", email_key(email)):
+        raise Conflict("This e-mail address has an account already.", path=["email"])
+    raise username_taken()
+
+
+async def add_account(
+    *, email: str, username: str, name: str, password_hash: str, role: Role, confirmed: bool = False
+) -> Account | None:
+    """Add a user, or None when the address or the username is taken."""
     created = await row(
-        "INSERT INTO users AS u"
-        " (id, email, email_key, username, username_key, name, password_hash, role, is_active, created_at)"
-        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, true, now())"
+        "INSERT INTO users AS u (id, email, email_key, username, username_key, name, password_hash, role, is_active,"
+        " created_at, email_verified_at)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, true, now(), CASE WHEN $9::boolean THEN now() END)"
         f" ON CONFLICT DO NOTHING RETURNING {ACCOUNT_COLUMNS}",
         new_id(),
         email,
@@ -110,12 +132,14 @@ async def create_account(*, email: str, username: str, name: str, password_hash:
         name,
         password_hash,
         role.value,
+        confirmed,
     )
-    if created is not None:
-        return to_account(created)
-    if await value("SELECT 1 FROM users WHERE email_key = $1", email_key(email)):
-        raise Conflict("This e-mail address has an account already.", path=["email"])
-    raise Conflict("This username is taken.", path=["username"])
+    return None if created is None else to_account(created)
+
+
+def username_taken() -> Conflict:
+    """What whoever wants a username hears when it is another's."""
+    return Conflict("This username is taken.", path=["username"])
 
 
 async def find_accounts(user_ids: Sequence[UUID]) -> dict[UUID, Account]:
@@ -133,17 +157,20 @@ async def find_credentials(identifier: str) -> Credentials | None:
     return None if found is None else Credentials(user_id=found["id"], password_hash=found["password_hash"])
 
 
-async def note_login(verified: Credentials, *, new_hash: str | None) -> Account | None:
+async def note_login(verified: Credentials, *, new_hash: str | None, confirmed_only: bool = False) -> Account | None:
     """Write down a login whose password was right, with its new hash if there is one.
 
-    None when the user is inactive, or when the password changed while the old one was being verified.
+    None when the user is inactive, when the password changed while the old one was being verified, or when the
+    address is not confirmed and has to be.
     """
     found = await row(
         "UPDATE users u SET last_login_at = now(), password_hash = coalesce($3, password_hash)"
-        f" WHERE id = $1 AND is_active AND password_hash = $2 RETURNING {ACCOUNT_COLUMNS}",
+        " WHERE id = $1 AND is_active AND password_hash = $2 AND NOT ($4::boolean AND email_verified_at IS NULL)"
+        f" RETURNING {ACCOUNT_COLUMNS}",
         verified.user_id,
         verified.password_hash,
         new_hash,
+        confirmed_only,
     )
     return None if found is None else to_account(found)
 

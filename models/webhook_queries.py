@@ -135,10 +135,12 @@ async def effects(actor: Actor, row_ids: Sequence[UUID]) -> dict[UUID, list[Row]
     found = await database.rows(
         """SELECT f.delivery_id, f.project_id, f.deployment_id, f.message
            FROM webhook_effects f JOIN projects p ON p.id = f.project_id
-           WHERE f.delivery_id = ANY($1::uuid[]) AND ($2 OR p.owner_id = $3::uuid) ORDER BY f.id""",
+           WHERE f.delivery_id = ANY($1::uuid[]) AND ($2 OR p.owner_id = $3::uuid)
+             AND ($4::uuid[] IS NULL OR p.id = ANY($4)) ORDER BY f.id""",
         list(row_ids),
         actor.is_admin,
         actor.user_id,
+        None if actor.project_ids is None else list(actor.project_ids),
     )
     grouped: dict[UUID, list[Row]] = {row_id: [] for row_id in row_ids}
     for row in found:
@@ -228,10 +230,14 @@ def _conditions(
     values: list[Any] = [Provider.GITHUB.value]
     where = ["w.provider = $1"]
     if not actor.is_admin:
-        values.append(actor.user_id)  # for nobody it is null, which no owner equals
+        values += [
+            actor.user_id,  # for nobody it is null, which no owner equals
+            None if actor.project_ids is None else list(actor.project_ids),
+        ]
         where.append(
             "EXISTS (SELECT 1 FROM webhook_effects f JOIN projects p ON p.id = f.project_id"
-            f" WHERE f.delivery_id = w.id AND p.owner_id = ${len(values)}::uuid)"
+            f" WHERE f.delivery_id = w.id AND p.owner_id = ${len(values) - 1}::uuid"
+            f" AND (${len(values)}::uuid[] IS NULL OR p.id = ANY(${len(values)})))"
         )
     if project_id is not None:
         values.append(project_id)

@@ -12,7 +12,16 @@ from typing import Final
 from uuid import UUID
 
 from errors import Forbidden, NotFound, Unauthorized
-from models import deployments, execution_rows, job_queries, notification_queries, project_queries, tools
+from models import (
+    access_token_queries,
+    account_queries,
+    deployments,
+    execution_rows,
+    job_queries,
+    notification_queries,
+    project_queries,
+    tools,
+)
 from models.database import Row
 from models.ids import MalformedId, Prefix, decode_id
 from models.permissions import Actor, Permission
@@ -60,7 +69,7 @@ async def project(actor: Actor, id_text: str, *, to: Permission) -> Row:
     """A project that the actor may see."""
     project_id = uuid_of(id_text, Prefix.PROJECT)
     row = (await project_queries.find([project_id])).get(project_id)
-    if row is None or not sees_project(actor, row["owner_id"]):
+    if row is None or not sees_project(actor, row["owner_id"], row["id"]):
         raise missing()
     allow(actor, to)
     return row
@@ -69,7 +78,16 @@ async def project(actor: Actor, id_text: str, *, to: Permission) -> Row:
 async def deploy_hook(actor: Actor, id_text: str, *, to: Permission) -> Row:
     """A deploy hook of a project that the actor may see."""
     row = await project_queries.hook(uuid_of(id_text, Prefix.DEPLOY_HOOK))
-    if row is None or not sees_project(actor, row["owner_id"]):
+    if row is None or not sees_project(actor, row["owner_id"], row["project_id"]):
+        raise missing()
+    allow(actor, to)
+    return row
+
+
+async def access_token(actor: Actor, id_text: str, *, to: Permission) -> Row:
+    """An access token of the actor's own; nobody sees another's, administrators neither."""
+    row = await access_token_queries.find(uuid_of(id_text, Prefix.ACCESS_TOKEN))
+    if row is None or actor.user_id != row["user_id"]:
         raise missing()
     allow(actor, to)
     return row
@@ -84,10 +102,19 @@ async def notifications(actor: Actor, id_texts: Sequence[str], *, to: Permission
     return ids
 
 
+async def session(actor: Actor, id_text: str, *, to: Permission) -> UUID:
+    """A session of the actor's own, ended or not; nobody ends another's, administrators neither."""
+    session_id = uuid_of(id_text, Prefix.SESSION)
+    if actor.user_id is None or not await account_queries.owns_session(actor.user_id, session_id):
+        raise missing()
+    allow(actor, to)
+    return session_id
+
+
 async def visible_execution(actor: Actor, execution_id: UUID, *, to: Permission, kind: str | None = None) -> Row:
     """An execution that the actor may see, of any kind unless one is said."""
     row = (await execution_rows.find([execution_id])).get(execution_id)
-    if row is None or not sees_execution(actor, row["owner_id"]) or kind not in {None, row["kind"]}:
+    if row is None or not sees_execution(actor, row) or kind not in {None, row["kind"]}:
         raise missing()
     allow(actor, to)
     return row
@@ -115,17 +142,22 @@ def sees_tool(actor: Actor, *, is_active: bool) -> bool:
 
 def sees_job(actor: Actor, owner_id: UUID) -> bool:
     """Whether an actor may see a job of this owner."""
-    return actor.is_admin or owner_id == actor.user_id
+    return actor.is_admin or (owner_id == actor.user_id and actor.covers(None))
 
 
-def sees_project(actor: Actor, owner_id: UUID) -> bool:
-    """Whether an actor may see a project of this owner."""
-    return actor.is_admin or (actor.user_id is not None and owner_id == actor.user_id)
+def sees_project(actor: Actor, owner_id: UUID, project_id: UUID) -> bool:
+    """Whether an actor may see this project of this owner."""
+    return actor.is_admin or (actor.user_id is not None and owner_id == actor.user_id and actor.covers(project_id))
 
 
-def sees_execution(actor: Actor, owner_id: UUID) -> bool:
-    """Whether an actor may see an execution of this owner."""
-    return actor.is_admin or (actor.user_id is not None and owner_id == actor.user_id)
+def sees_execution(actor: Actor, row: Row) -> bool:
+    """Whether an actor may see the execution in a row of `models.execution_rows`."""
+    return sees_work(actor, row["owner_id"], row["project_id"])
+
+
+def sees_work(actor: Actor, owner_id: UUID, project_id: UUID | None) -> bool:
+    """Whether an actor may see what this owner let run, for a project or, as jobs do, for none."""
+    return actor.is_admin or (actor.user_id is not None and owner_id == actor.user_id and actor.covers(project_id))
 
 
 def sees_user(actor: Actor, user_id: UUID) -> bool:
@@ -145,11 +177,14 @@ def uuid_of(id_text: str, *prefixes: Prefix) -> UUID:
 
 
 def allow(actor: Actor, to: Permission) -> None:
-    """Let the actor pass if their role grants `to`; raises Unauthorized for nobody, Forbidden for others."""
+    """Let the actor pass if their role, and the token they show, grants `to`.
+
+    Raises Unauthorized for nobody, Forbidden for others.
+    """
     if actor.is_anonymous:
         raise Unauthorized("Sign in first.")
     if not actor.may(to):
-        raise Forbidden("Your role does not allow this.", permission=to.value)
+        raise Forbidden("Your role or your access token does not allow this.", permission=to.value)
 
 
 def missing() -> NotFound:

@@ -25,7 +25,7 @@ from models.permissions import Actor, Permission
 from models.projects import DeploymentEnvironment
 from models.sites import PRODUCTION_ALIAS
 from models.transaction import unit_of_work
-from resolvers import access, deployment_queue, executions, projects
+from resolvers import access, deployment_queue, executions, limits, projects
 from resolvers.deployment_queue import Source
 from tasks import outbox
 
@@ -42,7 +42,8 @@ async def create(
     """Queue a deployment; its id, or that of the first use of the key.
 
     Without a branch it is the project's, without a commit the branch's newest when the build begins, without an
-    environment production for the project's branch and preview for others. Raises RateLimitExceeded when too many wait.
+    environment production for the project's branch and preview for others. Raises RateLimitExceeded when too many wait,
+    and when the user made too many within an hour.
     """
     project = await access.project(actor, project_id, to=Permission.DEPLOYMENT_WRITE)
     valid_branch = check_branch(branch, path=["input", "branch"]) if branch is not None else project["branch"]
@@ -52,17 +53,18 @@ async def create(
     deployment_id = new_id()
 
     async def make() -> None:
+        slot.use()
         await deployment_queue.enqueue(
             project,
             Source(branch=valid_branch, commit_hash=valid_commit),
             environment=chosen,
-            trigger=DeploymentTrigger.MANUAL,
+            trigger=_asked_by(actor),
             requested_by=actor.user_id,
             deployment_id=deployment_id,
         )
         await _record(actor, "createDeployment", deployment_id, project=str(project["id"]), branch=valid_branch)
 
-    async with unit_of_work():
+    async with limits.deployment(actor.user_id or project["owner_id"]) as slot, unit_of_work():
         return await once(
             actor.user_id or project["owner_id"],
             "createDeployment",
@@ -74,18 +76,22 @@ async def create(
 
 
 async def redeploy(actor: Actor, deployment_id: str, *, idempotency_key: str | None) -> UUID:
-    """Queue a deployment of exactly the same: commit, configuration and variables as they were then."""
+    """Queue a deployment of exactly the same: commit, configuration and variables as they were then.
+
+    It is a new one like any other; raises RateLimitExceeded like `create`.
+    """
     row = await access.deployment(actor, deployment_id, to=Permission.DEPLOYMENT_WRITE)
 
     again_id = new_id()
 
     async def make() -> None:
+        slot.use()
         await deployment_queue.enqueue_again(
             row["project_id"], row["id"], again_id=again_id, requested_by=actor.user_id
         )
         await _record(actor, "redeploy", again_id, of=str(row["id"]))
 
-    async with unit_of_work():
+    async with limits.deployment(actor.user_id or row["owner_id"]) as slot, unit_of_work():
         return await once(
             actor.user_id or row["owner_id"],
             "redeploy",
@@ -130,7 +136,7 @@ async def promote(actor: Actor, deployment_id: str) -> UUID:
             project_id=found["project_id"],
             alias=PRODUCTION_ALIAS,
             deployment_id=row["id"],
-            reason=DeploymentTrigger.ROLLBACK if is_rollback else DeploymentTrigger.MANUAL,
+            reason=DeploymentTrigger.ROLLBACK if is_rollback else _asked_by(actor),
             user_id=actor.user_id,
         )
         if moved.has_moved:
@@ -177,9 +183,12 @@ async def count(actor: Actor, **filters: Any) -> int:
 async def find(actor: Actor, deployment_ids: Sequence[UUID]) -> dict[UUID, Row]:
     """Those of the deployments that an actor may see, in one statement."""
     found = await execution_rows.find(deployment_ids)
-    return {
-        key: row for key, row in found.items() if row["kind"] == KIND and access.sees_execution(actor, row["owner_id"])
-    }
+    return {key: row for key, row in found.items() if row["kind"] == KIND and access.sees_execution(actor, row)}
+
+
+def _asked_by(actor: Actor) -> DeploymentTrigger:
+    """A person, or a program with an access token of theirs."""
+    return DeploymentTrigger.MANUAL if actor.access_token_id is None else DeploymentTrigger.API
 
 
 async def _record(actor: Actor, action: str, deployment_id: UUID, **details: Any) -> None:

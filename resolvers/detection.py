@@ -44,7 +44,7 @@ async def detect_framework(
     """How a repository would be built; raises ValidationFailed that says why it cannot be looked at."""
     if actor.user_id is None:
         raise Unauthorized("Sign in first.")
-    access.allow(actor, Permission.PROJECT_WRITE)
+    access.allow(actor, Permission.PROJECT_CREATE)
     settings = sessions.settings()
     found = normalise_repository(repository, settings, path=["repository"])
     valid_branch = None if branch is None else check_branch(branch, path=["branch"])

@@ -7,7 +7,7 @@ end by themselves: `follow` at the final status, `follow_log` after the last lin
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Hashable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, Final
 from uuid import UUID
 
@@ -61,11 +61,11 @@ async def follow(
             if feed.is_open:
                 actor = actor_now()
                 shown = feed.shown
-                if shown is None or not access.sees_execution(actor, shown.row["owner_id"]):
+                if shown is None or not access.sees_execution(actor, shown.row):
                     raise access.missing()
                 if shown is not sent:
                     sent = shown
-                    yield shown.shared(_audience(actor), make)
+                    yield shown.shared(actor.view, make)
                     if shown.is_final:
                         return
                     continue
@@ -85,7 +85,7 @@ async def follow_log(
             if not feed.is_open:
                 await asyncio.shield(change)
                 continue
-            if feed.owner_id is None or not access.sees_execution(actor_now(), feed.owner_id):
+            if feed.owner_id is None or not access.sees_work(actor_now(), feed.owner_id, feed.project_id):
                 raise access.missing()
             event = feed.page_after(position)
             if event is None and position < feed.last_sequence:
@@ -125,8 +125,8 @@ async def follow_all(
                 if not feed.is_latest(shown) or (is_first and shown.is_final):
                     continue
                 actor = actor_now()
-                if access.sees_execution(actor, shown.row["owner_id"]) and wanted(shown.row):
-                    yield shown.shared(_audience(actor), make)
+                if access.sees_execution(actor, shown.row) and wanted(shown.row):
+                    yield shown.shared(actor.view, make)
             position = position or 0
             await asyncio.shield(change)
 
@@ -146,8 +146,3 @@ async def _stored_page(execution_id: UUID, position: int, feed: LogFeed) -> Shar
     page = next(pages_of(lines))
     is_last = feed.is_complete and page[-1].sequence >= feed.last_sequence
     return SharedEvent(LogPage(page, page[-1].sequence, complete=is_last), audience="log")
-
-
-def _audience(actor: Actor) -> Hashable:
-    """Who sees the same of an execution: its owner, and administrators, who also see e-mail addresses."""
-    return "admins" if actor.is_admin else actor.user_id

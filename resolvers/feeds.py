@@ -161,6 +161,7 @@ class LogFeed(Feed):
         super().__init__()
         self.execution_id = execution_id
         self.owner_id: UUID | None = None
+        self.project_id: UUID | None = None
         self.is_complete = False
         self.is_open = False
         self.last_sequence = 0
@@ -180,7 +181,7 @@ class LogFeed(Feed):
             self.owner_id, self.is_open = None, True
             self.announce()
             return False
-        self.owner_id = state.owner_id
+        self.owner_id, self.project_id = state.owner_id, state.project_id
         if not self.is_open:
             self.is_open = True
             self.last_sequence = state.last_sequence

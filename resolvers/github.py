@@ -230,7 +230,7 @@ async def may_see(user_id: UUID, repository: str) -> bool:
 async def repositories(actor: Actor, *, search: str | None, refresh: bool) -> list[ListedRepository]:
     """The actor's repositories with a text in their name, the last pushed to first."""
     user_id = _signed_in(actor)
-    access.allow(actor, Permission.PROJECT_READ)
+    access.allow(actor, Permission.REPOSITORY_READ)
     wanted = (texts.search(search) or "").lower()
     connection_id, client, token = await _authority(user_id)
 
@@ -250,7 +250,7 @@ async def repositories(actor: Actor, *, search: str | None, refresh: bool) -> li
 async def branches(actor: Actor, *, repository: str, refresh: bool) -> list[ListedBranch]:
     """The branches of a repository that the actor's account may see, the default one first; raises NotFound."""
     user_id = _signed_in(actor)
-    access.allow(actor, Permission.PROJECT_READ)
+    access.allow(actor, Permission.REPOSITORY_READ)
     full_name = normalise_repository(repository, sessions.settings(), path=["repository"]).full_name
     if full_name is None:
         raise ValidationFailed("Only repositories on GitHub have a list of branches here.", path=["repository"])

@@ -52,7 +52,7 @@ async def subjects(actor: Actor, execution_ids: Sequence[UUID]) -> dict[UUID, Ro
     if not actor.may(Permission.EXECUTION_READ):
         return {}
     found = await execution_rows.find(execution_ids)
-    return {id_: row for id_, row in found.items() if access.sees_execution(actor, row["owner_id"])}
+    return {id_: row for id_, row in found.items() if access.sees_execution(actor, row)}
 
 
 async def mark_read(actor: Actor, ids: Sequence[str] | None, *, all_: bool) -> int:

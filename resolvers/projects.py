@@ -30,7 +30,7 @@ from models.permissions import Actor, Permission
 from models.projects import DeploymentEnvironment, SupersedePolicy
 from models.sealed import ENVIRONMENT_VALUE
 from models.transaction import after_commit, unit_of_work
-from resolvers import access, deployment_queue, sessions, texts
+from resolvers import access, deployment_queue, limits, sessions, texts
 from resolvers.deployment_queue import Source
 from tasks import outbox
 
@@ -83,7 +83,7 @@ async def create(
     owner_id = actor.user_id
     if owner_id is None:
         raise Unauthorized("Sign in first.")
-    access.allow(actor, Permission.PROJECT_WRITE)
+    access.allow(actor, Permission.PROJECT_CREATE)
     valid_name = texts.line(name, path=["input", "name"], max_length=MAX_NAME_LENGTH)
     valid_slug = _check_slug(slug) if slug is not None else _slug_of(valid_name)
     columns = {"name": valid_name, "slug": valid_slug, **_checked(given)}
@@ -124,6 +124,9 @@ async def update(actor: Actor, project_id: str, *, name: str | None, given: Mapp
         if not columns:
             return row
         has_moved = columns.get("repository_key", row["repository_key"]) != row["repository_key"]
+        if has_moved:
+            # Builds clone with all that the owner may see at GitHub: a token for one project must not choose from it.
+            access.allow(actor, Permission.PROJECT_CREATE)
         changes = {**columns, "github_hook_id": None} if has_moved else columns
         async with unit_of_work():
             if await project_queries.update(row["id"], seen_at=row["updated_at"], columns=changes):
@@ -235,8 +238,15 @@ async def delete_hook(actor: Actor, hook_id: str) -> Row:
 
 
 async def deploy_by_hook(token: str) -> UUID:
-    """Queue the deployment that a deploy hook stands for; raises NotFound for a token that is none."""
-    async with unit_of_work():
+    """Queue the deployment that a deploy hook stands for; raises NotFound for a token that is none.
+
+    It counts as one of the project's owner; raises RateLimitExceeded when those are too many.
+    """
+    owner_id = await project_queries.owner_of_hook(_hash(token))
+    if owner_id is None:
+        raise access.missing()
+    async with limits.deployment(owner_id) as slot, unit_of_work():
+        slot.use()
         hook = await project_queries.use_hook(_hash(token))
         if hook is None:
             raise access.missing()
@@ -263,7 +273,7 @@ async def count(actor: Actor, **conditions: Any) -> int:
 async def by_ids(actor: Actor, project_ids: Sequence[UUID]) -> dict[UUID, Row]:
     """Those of the projects that an actor may see."""
     found = await project_queries.find(project_ids)
-    return {key: row for key, row in found.items() if access.sees_project(actor, row["owner_id"])}
+    return {key: row for key, row in found.items() if access.sees_project(actor, row["owner_id"], row["id"])}
 
 
 def environment_of(project: Row, branch: str) -> DeploymentEnvironment:

@@ -251,11 +251,7 @@ async def download_url(file: Row) -> str:
 async def find(actor: Actor, run_ids: Sequence[UUID]) -> dict[UUID, Row]:
     """Those of the runs that an actor may see, in one statement."""
     found = await execution_rows.find(run_ids)
-    return {
-        run_id: row
-        for run_id, row in found.items()
-        if row["kind"] == KIND and access.sees_execution(actor, row["owner_id"])
-    }
+    return {run_id: row for run_id, row in found.items() if row["kind"] == KIND and access.sees_execution(actor, row)}
 
 
 async def page(actor: Actor, **filters: Any) -> list[Row]:

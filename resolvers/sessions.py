@@ -230,6 +230,11 @@ async def end(actor: Actor, *, refresh_token: str | None) -> None:
         handle.cache.forget_user(user_id)
 
 
+def forget(user_id: UUID) -> None:
+    """Read a user's sessions anew from now on, in this process; for whoever has ended some, after the commit."""
+    _handle().cache.forget_user(user_id)
+
+
 def passwords() -> PasswordHasher:
     """The password hasher of this process."""
     return _handle().passwords

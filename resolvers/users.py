@@ -1,81 +1,91 @@
 """Accounts: who may have one, and how its owner proves who they are.
 
 Invariants: a login tells nothing but whether it succeeded; an unknown name, a wrong password and a deactivated
-account get the same text after the same work; every attempt leaves a line in the audit trail. Registration does
-tell that a name is taken: without confirmation by e-mail it cannot do otherwise. What holds a session together
-is in `resolvers/sessions.py`.
+account get the same text after the same work, and so does an unconfirmed one where addresses have to be confirmed;
+every attempt leaves a line in the audit trail. There, registration tells nothing of an address: the letter does.
+Elsewhere it does tell that one is taken; usernames are public in any case. What names and passwords may be is in
+`resolvers/account_rules.py`, what holds a session together in `resolvers/sessions.py`.
 """
 
 from __future__ import annotations
 
-import re
 import secrets
-import unicodedata
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 from uuid import UUID
 
-import email_validator
-
 from adapters import passwords as password_rules
-from errors import NotFound, ServiceUnavailable, Unauthorized, ValidationFailed
-from models import users
+from errors import ErrorCode, NotFound, ServiceUnavailable, Unauthorized, ValidationFailed
+from models import account_queries, users
 from models.audit import AuditEvent
 from models.permissions import Actor, Origin, Role
 from models.transaction import unit_of_work
 from models.users import Account, Credentials
-from resolvers import sessions
+from resolvers import account_rules, devices, limits, sessions
 from resolvers.sessions import SignedIn
+from tasks import account_letters
+from tasks.account_letters import Letter
 
-MAX_NAME_LENGTH: Final = 120
-MAX_EMAIL_LENGTH: Final = 254
 GENERATED_PASSWORD_LENGTH: Final = 20
-SHORTEST_TELLING_WORD: Final = 3
 
-_PRODUCT: Final = "switchyard"
-_USERNAME: Final = re.compile(r"[A-Za-z0-9._-]{3,32}", re.ASCII)
 _NO_LOOKALIKES: Final = "abcdefghjkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"
-_INTERNAL_DOMAINS: Final = frozenset({"local", "localhost", "test"})
-
-# An installation on a private network mails to such domains; the library takes no argument for it, only its list.
-email_validator.SPECIAL_USE_DOMAIN_NAMES[:] = [
-    name for name in email_validator.SPECIAL_USE_DOMAIN_NAMES if name not in _INTERNAL_DOMAINS
-]
 
 
-async def register(*, username: str, email: str, password: str, name: str | None, origin: Origin) -> SignedIn:
-    """Open an account and its first session.
+async def register(*, username: str, email: str, password: str, name: str | None, origin: Origin) -> SignedIn | None:
+    """Open an account and its first session; None where the address has to be confirmed first.
 
+    There the answer and the work are the same whether the address has an account or not, and a letter tells its owner.
     Raises ValidationFailed with the path of the faulty value and Conflict with the path of the taken one.
     """
-    valid_email = _valid_email(email)
-    valid_username = _valid_username(username)
-    valid_name = _valid_name(name if name is not None else valid_username)
-    _check_password(password, username=valid_username, email=valid_email)
+    address = account_rules.valid_email(email)
+    wanted = account_rules.valid_username(username)
+    shown = account_rules.valid_name(name if name is not None else wanted)
+    account_rules.check_password(password, username=wanted, email=address)
+    await limits.count_identity_claim(origin, account=address)
     password_hash = await sessions.passwords().hash(password)
+    if confirmation_required():
+        await _register_unconfirmed(wanted, address, shown, password_hash, origin)
+        return None
     async with unit_of_work():
         account = await users.create_account(
-            email=valid_email, username=valid_username, name=valid_name, password_hash=password_hash, role=Role.USER
+            email=address, username=wanted, name=shown, password_hash=password_hash, role=Role.USER
         )
         signed_in = await sessions.start(account, origin)
         await _record(signed_in, "register", origin)
     return signed_in
 
 
-async def login(*, identifier: str, password: str, origin: Origin) -> SignedIn:
+def confirmation_required() -> bool:
+    """Whether an account works only once its address is confirmed."""
+    settings = sessions.settings()
+    return settings.is_production if settings.email_confirmation is None else settings.email_confirmation
+
+
+async def login(*, identifier: str, password: str, origin: Origin, device_cookie: str | None = None) -> SignedIn:
     """Open a session for the owner of an account, named by e-mail address or username.
 
-    Raises Unauthorized, in the same words and after the same work, whatever it was that did not fit.
+    Raises Unauthorized, in the same words and after the same work, whatever it was that did not fit, and
+    RateLimitExceeded before any work. `device_cookie` is what the browser has of `resolvers/devices.py`.
     """
     if not password_rules.fits(password):
         raise ValidationFailed("A password has at most 1,024 bytes.", path=["password"])
     credentials = await _find_credentials(identifier)
+    device = devices.recognise(sessions.settings(), device_cookie, credentials.user_id if credentials else None)
+    async with limits.attempt(origin, account=identifier, device=device):
+        return await _sign_in(credentials, identifier=identifier, password=password, origin=origin)
+
+
+async def _sign_in(credentials: Credentials | None, *, identifier: str, password: str, origin: Origin) -> SignedIn:
     verified = await _verified(credentials, password)
     new_hash = await _renewed_hash(verified, password)
     signed_in = None
     async with unit_of_work():
-        account = await users.note_login(verified, new_hash=new_hash) if verified else None
+        account = (
+            await users.note_login(verified, new_hash=new_hash, confirmed_only=confirmation_required())
+            if verified
+            else None
+        )
         if account is not None:
             signed_in = await sessions.start(account, origin)
             await _record(signed_in, "login", origin)
@@ -89,7 +99,9 @@ async def login(*, identifier: str, password: str, origin: Origin) -> SignedIn:
                 details={"identifierHash": sessions.pseudonym(users.username_key(identifier))},
             )
     if signed_in is None:
-        raise Unauthorized("Name or password is wrong.", reason="credentials")
+        # Whoever has just registered an address would learn from another text whether it had an account before.
+        hint = " Or the e-mail address is not confirmed yet." if confirmation_required() else ""
+        raise Unauthorized(f"Name or password is wrong.{hint}", reason="credentials")
     return signed_in
 
 
@@ -111,20 +123,22 @@ async def by_ids(user_ids: Sequence[UUID]) -> dict[UUID, Account]:
 async def create_admin(*, email: str, username: str, password: str | None) -> str:
     """Open an administrator's account and return its password, a new one of 20 characters if none is given.
 
-    Raises ValidationFailed or Conflict like `register`; an existing account is never promoted.
+    Whoever runs the installation vouches for the address. Raises ValidationFailed or Conflict like `register`; an
+    existing account is never promoted.
     """
-    valid_email = _valid_email(email)
-    valid_username = _valid_username(username)
+    address = account_rules.valid_email(email)
+    wanted = account_rules.valid_username(username)
     chosen = password if password is not None else _new_password()
-    _check_password(chosen, username=valid_username, email=valid_email)
+    account_rules.check_password(chosen, username=wanted, email=address)
     password_hash = await sessions.passwords().hash(chosen)
     async with unit_of_work():
         account = await users.create_account(
-            email=valid_email,
-            username=valid_username,
-            name=valid_username,
+            email=address,
+            username=wanted,
+            name=wanted,
             password_hash=password_hash,
             role=Role.ADMIN,
+            confirmed=True,
         )
         await AuditEvent.record(Actor(), "createAdmin", target_type="user", target_id=account.id)
     return chosen
@@ -135,8 +149,33 @@ async def any_admin_exists() -> bool:
     return await users.any_admin_exists()
 
 
+async def _register_unconfirmed(username: str, email: str, name: str, password_hash: str, origin: Origin) -> None:
+    """Open an account without a session; of one that is there already, nothing changes and nothing is told."""
+    async with unit_of_work():
+        account = await users.add_account(
+            email=email, username=username, name=name, password_hash=password_hash, role=Role.USER
+        )
+        if account is None and await account_queries.username_is_taken(username):
+            raise users.username_taken()
+        await AuditEvent.record(
+            Actor(user_id=account.id if account else None, origin=origin),
+            "register",
+            target_type="user" if account else None,
+            target_id=account.id if account else None,
+            outcome="success" if account else ErrorCode.CONFLICT.value,
+            details={"identifierHash": sessions.pseudonym(users.email_key(email))},
+        )
+        await account_letters.ask(
+            Letter.CONFIRM_EMAIL if account else Letter.REGISTRATION_TAKEN,
+            email,
+            key=sessions.pseudonym(users.email_key(email)),
+        )
+
+
 async def _find_credentials(identifier: str) -> Credentials | None:
-    return await users.find_credentials(identifier.strip()) if len(identifier) <= MAX_EMAIL_LENGTH else None
+    return (
+        await users.find_credentials(identifier.strip()) if len(identifier) <= account_rules.MAX_EMAIL_LENGTH else None
+    )
 
 
 async def _verified(credentials: Credentials | None, password: str) -> Credentials | None:
@@ -162,58 +201,6 @@ async def _record(signed_in: SignedIn, action: str, origin: Origin) -> None:
         target_type="user",
         target_id=account.id,
     )
-
-
-def _valid_email(text: str) -> str:
-    if len(text) > MAX_EMAIL_LENGTH:
-        raise ValidationFailed("An e-mail address has at most 254 characters.", path=["email"])
-    try:
-        checked = email_validator.validate_email(text.strip(), check_deliverability=False, globally_deliverable=False)
-    except email_validator.EmailNotValidError as error:
-        raise ValidationFailed(str(error), path=["email"]) from None
-    return checked.normalized
-
-
-def _valid_username(text: str) -> str:
-    visible = unicodedata.normalize("NFKC", text).strip()
-    if not _USERNAME.fullmatch(visible):
-        raise ValidationFailed(
-            "A username has 3 to 32 characters: letters a to z, digits, dot, underscore and hyphen.", path=["username"]
-        )
-    return visible
-
-
-def _valid_name(text: str) -> str:
-    name = unicodedata.normalize("NFC", text).strip()
-    if not 1 <= len(name) <= MAX_NAME_LENGTH or not name.isprintable():
-        raise ValidationFailed("A name has 1 to 120 characters, all of them printable.", path=["name"])
-    return name
-
-
-def _check_password(password: str, *, username: str, email: str) -> None:
-    """Refuse what others would guess first.
-
-    The whole password is compared with the list, as NIST SP 800-63B-4 §3.1.1.2 has it, and words of the context
-    (the owner's names, ours) do not count towards its length. No rule asks for kinds of characters.
-    """
-    shortest = sessions.settings().password_min_length
-    if len(password) < shortest:
-        raise ValidationFailed(f"A password has at least {shortest} characters.", path=["password"])
-    if not password_rules.fits(password):
-        raise ValidationFailed("A password has at most 1,024 bytes.", path=["password"])
-    if password_rules.is_common(password):
-        raise ValidationFailed("This password is among the commonest ones; choose another.", path=["password"])
-    letters = _letters_and_digits(password)
-    for word in (username, email.partition("@")[0], _PRODUCT):
-        known = _letters_and_digits(word)
-        if len(known) < SHORTEST_TELLING_WORD or known not in letters:
-            continue
-        if len(letters.replace(known, "")) < shortest:
-            raise ValidationFailed("This password is little more than a name that others know.", path=["password"])
-
-
-def _letters_and_digits(text: str) -> str:
-    return "".join(filter(str.isalnum, unicodedata.normalize("NFKC", text).casefold()))
 
 
 def _new_password() -> str:

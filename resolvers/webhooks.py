@@ -1,8 +1,9 @@
 """The inbox of webhooks: each delivery is stored once and has one effect on each project, however often it comes.
 
 Delivery and effects are one transaction. A project whose effect fails is rolled back alone and fails the delivery; the
-others keep theirs. A replay looks again at projects that have no deployment from it. Whose signature it is was checked
-before (`schema/webhooks.py`); what events mean is `resolvers/webhook_events.py`'s.
+others keep theirs. So fails one whose owner has reached the limit of deployments: no push is lost. A replay looks again
+at projects that have no deployment from it. Whose signature it is was checked before (`schema/webhooks.py`); what
+events mean is `resolvers/webhook_events.py`'s.
 
 Invariant: what is in a private repository is shown to nobody, and built for nobody, whose own account at GitHub may not
 see it, though anybody can make a project that names it.
@@ -11,7 +12,8 @@ see it, though anybody can make a project that names it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -32,7 +34,8 @@ from models.ids import Prefix
 from models.permissions import Actor, Permission
 from models.transaction import savepoint, unit_of_work
 from models.webhooks import DeliveryStatus
-from resolvers import access, deployment_queue, github, sessions, webhook_events
+from resolvers import access, deployment_queue, github, limits, sessions, webhook_events
+from resolvers.limits import Slot
 from resolvers.webhook_events import Change, Ignored
 
 ACCESS_SECONDS: Final = 7.0
@@ -83,7 +86,7 @@ async def receive(delivery: Delivery) -> Outcome:
         return _repeated(earlier)
     read = _read(delivery.event, delivery.payload)
     granted = await _access(read)
-    async with unit_of_work():
+    async with _slots(read, granted, actor=None) as slots, unit_of_work():
         row_id = await webhook_queries.insert(
             delivery_id=delivery.delivery_id,
             event=delivery.event,
@@ -96,7 +99,7 @@ async def receive(delivery: Delivery) -> Outcome:
             if earlier is None:
                 raise ServiceUnavailable("The delivery is being forgotten; send it again.")
             return _repeated(earlier)
-        effects = await _take_effect(row_id, read, granted, actor=None)
+        effects = await _take_effect(row_id, read, granted, slots, actor=None)
         status, message = _summary(effects, granted)
         await webhook_queries.settle(row_id, status, message, is_replay=False)
     _log.info("webhook_received", delivery=delivery.delivery_id, event_kind=delivery.event, outcome=status.value)
@@ -114,10 +117,10 @@ async def replay(actor: Actor, id_text: str) -> Row:
         raise access.missing()
     read = _read(row["event"], orjson.loads(body))
     granted = await _access(read)
-    async with unit_of_work():
+    async with _slots(read, granted, actor=actor) as slots, unit_of_work():
         if await webhook_queries.lock(row["id"]) is None:
             raise access.missing()
-        effects = await _take_effect(row["id"], read, granted, actor=actor)
+        effects = await _take_effect(row["id"], read, granted, slots, actor=actor)
         if effects:
             before = (await webhook_queries.find([row["id"]]))[row["id"]]
             status, message = _summary(effects, granted)
@@ -200,7 +203,12 @@ async def _access(read: Change | Ignored | UnexpectedShape) -> _Access:
 
 
 async def _take_effect(
-    row_id: UUID, read: Change | Ignored | UnexpectedShape, granted: _Access, *, actor: Actor | None
+    row_id: UUID,
+    read: Change | Ignored | UnexpectedShape,
+    granted: _Access,
+    slots: Mapping[UUID, Slot],
+    *,
+    actor: Actor | None,
 ) -> list[_Effect]:
     """Do what a delivery asks for; one entry per project that was looked at, or one for the whole delivery.
 
@@ -211,27 +219,23 @@ async def _take_effect(
     if isinstance(read, Ignored):
         return [_Effect(DeliveryStatus.IGNORED, read.reason)]
     await webhook_queries.lock_projects([project["id"] for project in await _projects(read.repository)])
-    concerned = [
-        project
-        for project in await _projects(read.repository)
-        if (granted.owners is None or project["owner_id"] in granted.owners)
-        and (actor is None or access.sees_project(actor, project["owner_id"]))
-    ]
+    concerned = await _concerned(read, granted, actor)
     if not concerned:
         return [_Effect(DeliveryStatus.IGNORED, "No project is built from this repository.")]
     done = await webhook_queries.all_effects(row_id)
     left = [project for project in concerned if done.get(project["id"]) is None]
     # By owner, because the queue of each is locked until the commit: everybody locks them in the same order.
     left.sort(key=lambda each: (each["owner_id"], each["id"]))
-    return [await _affect(row_id, project, read) for project in left]
+    return [await _affect(row_id, project, read, slots.get(project["id"], Slot())) for project in left]
 
 
-async def _affect(row_id: UUID, project: Row, change: Change) -> _Effect:
+async def _affect(row_id: UUID, project: Row, change: Change, slot: Slot) -> _Effect:
     try:
         async with savepoint():
-            deployment_id, message = await _deploy(project, change)
+            deployment_id, message = await _deploy(project, change, slot)
             await webhook_queries.put_effect(row_id, project["id"], deployment_id=deployment_id, message=message)
     except (SwitchyardError, IntegrityError, CannotOpen) as error:
+        slot.leave()
         # An outage is no matter of one project: everything is undone, and GitHub told to come back.
         if isinstance(error, ServiceUnavailable):
             raise
@@ -242,7 +246,7 @@ async def _affect(row_id: UUID, project: Row, change: Change) -> _Effect:
     return _Effect(DeliveryStatus.IGNORED if deployment_id is None else DeliveryStatus.PROCESSED, message)
 
 
-async def _deploy(project: Row, change: Change) -> tuple[UUID | None, str]:
+async def _deploy(project: Row, change: Change, slot: Slot) -> tuple[UUID | None, str]:
     """The deployment that a change comes to, made now or by the other event about the same commit; or why none."""
     decision = webhook_events.decide(project, change)
     if isinstance(decision, Ignored):
@@ -265,10 +269,35 @@ async def _deploy(project: Row, change: Change) -> tuple[UUID | None, str]:
             if source.pull_request is not None:
                 await webhook_queries.note_pull_request(made, source.pull_request)
             return made, "The commit is deployed already: a push and a pull request named it."
+    slot.use()
     deployment_id = await deployment_queue.enqueue(
         project, source, environment=decision, trigger=change.trigger, requested_by=None
     )
     return deployment_id, f"A {decision.value.lower()} deployment was queued."
+
+
+@asynccontextmanager
+async def _slots(
+    read: Change | Ignored | UnexpectedShape, granted: _Access, *, actor: Actor | None
+) -> AsyncIterator[dict[UUID, Slot]]:
+    """Room for the deployments that a delivery may come to, each its owner's; asked for before the transaction."""
+    async with AsyncExitStack() as stack:
+        slots: dict[UUID, Slot] = {}
+        if isinstance(read, Change):
+            for project in await _concerned(read, granted, actor):
+                if not isinstance(webhook_events.decide(project, read), Ignored):
+                    slots[project["id"]] = await stack.enter_async_context(limits.deployment(project["owner_id"]))
+        yield slots
+
+
+async def _concerned(change: Change, granted: _Access, actor: Actor | None) -> list[Row]:
+    """The projects that a change may deploy and, on a replay, that the actor sees."""
+    return [
+        project
+        for project in await _projects(change.repository)
+        if (granted.owners is None or project["owner_id"] in granted.owners)
+        and (actor is None or access.sees_project(actor, project["owner_id"], project["id"]))
+    ]
 
 
 async def _projects(repository: str) -> list[Row]:

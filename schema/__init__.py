@@ -14,6 +14,8 @@ from typing import Any
 import strawberry
 from strawberry.schema.config import StrawberryConfig
 
+from schema.access_tokens import AccessTokensMutation, AccessTokensQuery
+from schema.account import AccountMutation, AccountQuery
 from schema.deployment_commands import DeploymentsMutation
 from schema.deployments import Deployment, DeploymentsQuery
 from schema.detection import DetectionQuery
@@ -35,6 +37,8 @@ from schema.webhooks import WebhooksMutation, WebhooksQuery
 _QUERIES: tuple[type, ...] = (
     NodeQuery,
     UsersQuery,
+    AccountQuery,
+    AccessTokensQuery,
     ToolsQuery,
     JobsQuery,
     RunsQuery,
@@ -48,6 +52,8 @@ _QUERIES: tuple[type, ...] = (
 )
 _MUTATIONS: tuple[type, ...] = (
     UsersMutation,
+    AccountMutation,
+    AccessTokensMutation,
     ToolsMutation,
     JobsMutation,
     RunsMutation,

@@ -3,7 +3,8 @@
 A bearer token wins over a cookie. A cookie counts only when the browser says that our own page or an allowed one made
 the request, because cookies come along by themselves (OWASP ASVS 5.0 §3.5). A bad bearer token refuses the request; a
 bad cookie leaves the caller anonymous, since a browser cannot choose not to send it and must still be able to sign in.
-What a token proves is decided by `resolvers/sessions.py`, which is handed in.
+A token of a script comes as a bearer token only. What a token proves is decided by `resolvers/sessions.py` and
+`resolvers/access_tokens.py`, which are handed in.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import structlog
 
 from errors import ServiceUnavailable, Unauthorized
 from models.permissions import Actor, Origin
+from resolvers.access_token_text import looks_like_access_token
 from settings import Settings
 
 RECHECK_SECONDS: Final = 30.0
@@ -44,6 +46,11 @@ def access_cookie(settings: Settings) -> str:
 def refresh_cookie(settings: Settings) -> str:
     """The name of the cookie that carries the refresh token."""
     return _cookie_name(settings, "switchyard_refresh")
+
+
+def device_cookie(settings: Settings) -> str:
+    """The name of the cookie that says that somebody signed in with this browser before."""
+    return _cookie_name(settings, "switchyard_device")
 
 
 def _cookie_name(settings: Settings, name: str) -> str:
@@ -85,7 +92,9 @@ class Gate:
         if authorization is not None:
             token = bearer_token(authorization.decode("latin-1"))
             return Caller(await self.authenticate(token, origin), token, cookies)
-        if token := cookies.get(access_cookie(self.settings), ""):
+        token = cookies.get(access_cookie(self.settings), "")
+        # Tokens of scripts are not for browsers, which send cookies along by themselves.
+        if token and not looks_like_access_token(token):
             try:
                 return Caller(await self.authenticate(token, origin), token, cookies)
             except Unauthorized:
@@ -103,7 +112,7 @@ class Gate:
         Looks again when the user's sessions change, and each 30 seconds in case the event about it was lost. While the
         database is away the token's own end still counts.
         """
-        expires_at = self.expires_at(token)
+        expires_at = actor.valid_until or self.expires_at(token)
         async with self.watch(("sessions", actor.user_id)) as watcher:
             while True:
                 left_seconds = RECHECK_SECONDS

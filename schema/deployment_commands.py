@@ -84,7 +84,8 @@ class DeploymentsMutation:
 
     @strawberry.mutation(
         description="Queue a deployment and answer with it at once. What takes the same address is built one at a "
-        "time, in order. RATE_LIMIT_EXCEEDED when too many of yours wait.",
+        "time, in order. RATE_LIMIT_EXCEEDED when too many of yours wait, or you made too many within an hour; a call "
+        "that is repeated with its `idempotencyKey` makes none.",
         extensions=[requires(Permission.DEPLOYMENT_WRITE)],
     )
     async def create_deployment(
@@ -113,7 +114,8 @@ class DeploymentsMutation:
         return await _payload(info.context, await deployments.cancel(info.context.actor, input.id))
 
     @strawberry.mutation(
-        description="Build exactly the same again: the commit, the configuration and the variables as they were then.",
+        description="Build exactly the same again: the commit, the configuration and the variables as they were then. "
+        "It counts as a new deployment.",
         extensions=[requires(Permission.DEPLOYMENT_WRITE)],
     )
     async def redeploy(

@@ -38,7 +38,7 @@ class DetectionQuery:
     @strawberry.field(
         description="How a repository would be built, from a look at its files: for forms that make projects. "
         "VALIDATION_ERROR says why it cannot be looked at; SERVICE_UNAVAILABLE when too many are being looked at.",
-        extensions=[requires(Permission.PROJECT_WRITE)],
+        extensions=[requires(Permission.PROJECT_CREATE)],
     )
     async def detect_framework(
         self,

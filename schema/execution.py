@@ -9,7 +9,7 @@ subscription's source is closed before its stream ends, whatever ended it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, cast
 
@@ -24,7 +24,8 @@ from graphql.execution.values import VariableValues, get_variable_values
 from graphql.pyutils import Path
 from strawberry.execution import optimized_is_awaitable
 
-from errors import ServiceUnavailable, ValidationFailed
+from errors import ServiceUnavailable, SwitchyardError, ValidationFailed
+from models.permissions import Actor
 from resolvers.streams import SharedEvent
 from schema.context import Context
 from schema.documents import Operation, OperationCache, RequestRefused
@@ -42,6 +43,10 @@ CLOSE_SECONDS: Final = 5.0
 _MAX_VARIABLE_ERRORS: Final = 20
 _NO_VARIABLES: Final = VariableValues({}, {})
 _log = structlog.get_logger("switchyard.graphql")
+
+
+Count = Callable[[Actor, int], Awaitable[None]]
+"""Charges an operation of so many nodes to whoever asks; raises SwitchyardError when that is too much."""
 
 
 class Frame(NamedTuple):
@@ -62,10 +67,18 @@ class Deadlines:
 class Operations:
     """The schema at work. One per process."""
 
-    def __init__(self, schema: strawberry.Schema, settings: Settings, deadlines: Deadlines | None = None) -> None:
+    def __init__(
+        self,
+        schema: strawberry.Schema,
+        settings: Settings,
+        deadlines: Deadlines | None = None,
+        *,
+        count: Count | None = None,
+    ) -> None:
         self.cache = OperationCache(schema, settings)
         self.deadlines = deadlines or Deadlines()
         self._schema = self.cache.schema
+        self._count = count
 
     def prepare(self, request: OperationRequest, *, request_id: str | None) -> Operation:
         """The operation that a request names; raises RequestRefused."""
@@ -74,9 +87,10 @@ class Operations:
     async def execute(self, operation: Operation, variables: dict[str, Any], context: Context) -> bytes:
         """Run a query or a mutation and encode its result, `data` and the errors of fields.
 
-        Raises RequestRefused when variables or cost are wrong, and when the deadline passes.
+        Raises RequestRefused when variables or cost are wrong, when its user asked too often, and when the deadline
+        passes.
         """
-        executor = self._executor(operation, variables, context)
+        executor = await self._admit(operation, variables, context)
         is_mutation = operation.kind is OperationType.MUTATION
         seconds = self.deadlines.mutation_seconds if is_mutation else self.deadlines.query_seconds
         return encode(await self._run(executor, context, seconds), context.request_id)
@@ -89,7 +103,7 @@ class Operations:
         Results of a `SharedEvent` are executed and encoded once for all that may see the same. The loaders of the
         context are fresh for every event. Close the generator to end the subscription.
         """
-        executor = self._executor(operation, variables, context)
+        executor = await self._admit(operation, variables, context)
         source = await self._open_source(executor, context)
         shared_key = None
         context.state.open_subscriptions += 1
@@ -116,6 +130,16 @@ class Operations:
         finally:
             context.state.open_subscriptions -= 1
             await _close(source)
+
+    async def _admit(self, operation: Operation, variables: dict[str, Any], context: Context) -> Executor[Any]:
+        """What runs the operation, once it is right and counted; a subscription counts when it starts."""
+        executor = self._executor(operation, variables, context)
+        if self._count is not None:
+            try:
+                await self._count(context.actor, context.cost)
+            except SwitchyardError as error:
+                raise RequestRefused.because_of(error, context.request_id) from None
+        return executor
 
     def _executor(self, operation: Operation, variables: dict[str, Any], context: Context) -> Executor[Any]:
         values = self._variable_values(operation, variables, context)

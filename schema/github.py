@@ -121,7 +121,7 @@ class GithubQuery:
     @strawberry.field(
         description="Your repositories at GitHub, the last pushed to first; up to a thousand. CONFLICT when GitHub is "
         "not connected, or has to be connected again (`details.reason`).",
-        extensions=[requires(Permission.PROJECT_READ)],
+        extensions=[requires(Permission.REPOSITORY_READ)],
     )
     async def github_repositories(
         self,
@@ -142,7 +142,7 @@ class GithubQuery:
     @strawberry.field(
         description="The branches of a repository at GitHub, the default one first; up to a thousand. NOT_FOUND when "
         "your account at GitHub may not see it, CONFLICT as in `githubRepositories`.",
-        extensions=[requires(Permission.PROJECT_READ)],
+        extensions=[requires(Permission.REPOSITORY_READ)],
     )
     async def github_branches(
         self,

@@ -3,7 +3,7 @@
 Follows the GraphQL-over-HTTP draft; `tests/api/test_surface_http.py` holds its audits that matter. Invariants: only
 `application/json` is read, so no form of a foreign page reaches an operation; bodies are bounded while they arrive;
 every answer that is not GraphiQL is JSON. A wrong request is 400 in the newer media type and 200 in plain JSON, as the
-draft wants, while 401, 408, 413, 415 and 503 are themselves in both.
+draft wants, while 401, 408, 413, 415, 429 and 503 are themselves in both.
 
 Left out: request ids, CORS and security headers (`schema/middleware.py`), batches, uploads, operations by GET.
 """

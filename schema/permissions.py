@@ -18,12 +18,16 @@ from strawberry.types.field import StrawberryField
 from strawberry.utils.await_maybe import await_maybe
 
 from errors import Forbidden, Unauthorized
-from models.permissions import Actor, Permission
+from models.permissions import TOKEN_SCOPES, Actor, Permission
 
 strawberry.enum(Permission, description="What a field can require of whoever asks; roles and token scopes grant it.")
 _definition: StrawberryEnumDefinition = Permission.__strawberry_definition__  # type: ignore[attr-defined]
 for _value in _definition.values:
-    _value.description = f"`{Permission[_value.name].value}`, as scopes of access tokens name it."
+    _permission = Permission[_value.name]
+    _scope = TOKEN_SCOPES.get(_permission)
+    _value.description = f"`{_permission.value}`. " + (
+        f"Access tokens need the scope {_scope}." if _scope else "Not for access tokens."
+    )
 
 
 @strawberry.schema_directive(

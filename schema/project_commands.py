@@ -229,7 +229,7 @@ class ProjectsMutation:
     @strawberry.mutation(
         description="Make a project. VALIDATION_ERROR with `details.path` for what does not fit; CONFLICT when the "
         "slug is taken, or you have as many projects as you may.",
-        extensions=[requires(Permission.PROJECT_WRITE)],
+        extensions=[requires(Permission.PROJECT_CREATE)],
     )
     async def create_project(
         self, info: Info, input: Annotated[CreateProjectInput, strawberry.argument(description="The project.")]

@@ -15,13 +15,14 @@ from uuid import UUID
 import strawberry
 
 from errors import Unauthorized, ValidationFailed
-from models.ids import Prefix, encode_id
+from models.database import Row
+from models.ids import Prefix, decode_id, encode_id
 from models.permissions import Actor, Permission, Role
 from models.users import Account
-from resolvers import access, sessions, users
+from resolvers import access, account_settings, devices, sessions, users
 from resolvers.sessions import SignedIn
 from schema.context import Context
-from schema.credentials import access_cookie, refresh_cookie
+from schema.credentials import access_cookie, device_cookie, refresh_cookie
 from schema.enums import publish
 from schema.node import Node, register_node
 from schema.permissions import public, requires
@@ -51,10 +52,24 @@ class User(Node):
     role: Role = strawberry.field(description="What the user may do here.")
     created_at: datetime = strawberry.field(description="When the account was opened.")
 
+    @strawberry.field(description="The https address of a picture that the user chose; null without one.")
+    async def avatar_url(self, info: Info) -> str | None:
+        """Loaded for all users of the answer at once."""
+        profile = await info.context.load(_load_profiles, decode_id(self.id)[1])
+        return None if profile is None else profile["avatar_url"]
+
+    @strawberry.field(description="Whether the address is known to be the user's; null where `email` is.")
+    async def email_verified(self, info: Info) -> bool | None:
+        """Loaded for all users of the answer at once."""
+        if self.email is None:
+            return None
+        profile = await info.context.load(_load_profiles, decode_id(self.id)[1])
+        return None if profile is None else profile["email_verified_at"] is not None
+
     @classmethod
     def seen_by(cls, viewer: Actor, account: Account) -> User:
         """The user as a viewer may see them."""
-        knows_email = viewer.is_admin or viewer.user_id == account.id
+        knows_email = viewer.is_admin or (viewer.user_id == account.id and viewer.may(Permission.PROFILE_READ))
         return cls(
             id=strawberry.ID(encode_id(Prefix.USER, account.id)),
             username=account.username,
@@ -130,6 +145,20 @@ class SessionPayload:
     expires_at: datetime = strawberry.field(description="When the access token expires.")
 
 
+@strawberry.type(description="A new account: with a session, or waiting for its address to be confirmed.")
+class RegisterPayload:
+    """A session as in `SessionPayload`, or nothing of it."""
+
+    confirmation_required: bool = strawberry.field(
+        description="Whether the account works only once its address is confirmed. Then all else is null, whether the "
+        "address had an account before or not: a letter tells its owner."
+    )
+    user: User | None = strawberry.field(description="Whose session it is.")
+    access_token: str | None = strawberry.field(description="As in `SessionPayload`.")
+    refresh_token: str | None = strawberry.field(description="As in `SessionPayload`.")
+    expires_at: datetime | None = strawberry.field(description="As in `SessionPayload`.")
+
+
 @strawberry.type(description="The session has ended.")
 class LogoutPayload:
     """That it is done."""
@@ -143,7 +172,7 @@ class UsersQuery:
 
     @strawberry.field(
         description="Whoever asks. UNAUTHORIZED when nobody is signed in.",
-        extensions=[requires(Permission.ACCOUNT_READ)],
+        extensions=[requires(Permission.PROFILE_READ)],
     )
     async def me(self, info: Info) -> User | None:
         """The actor's own account."""
@@ -157,14 +186,16 @@ class UsersMutation:
 
     @strawberry.mutation(
         description="Open an account and its first session. CONFLICT, with the `path`, when e-mail address or username "
-        "is taken.",
+        "is taken. Where addresses have to be confirmed, no session is opened, a letter is sent in any case, and an "
+        "address that is taken is no conflict: see `confirmationRequired`. RATE_LIMIT_EXCEEDED after too many "
+        "registrations.",
         extensions=[public()],
     )
     async def register(
         self,
         info: Info,
         input: Annotated[RegisterInput, strawberry.argument(description="The account.")],
-    ) -> SessionPayload:
+    ) -> RegisterPayload:
         """A new account, signed in."""
         _refuse_cookies_without_http(info.context, wanted=input.cookies)
         signed_in = await users.register(
@@ -174,11 +205,24 @@ class UsersMutation:
             name=input.name,
             origin=info.context.origin,
         )
-        return _carry(info.context, signed_in, in_cookies=input.cookies)
+        if signed_in is None:
+            return RegisterPayload(
+                confirmation_required=True, user=None, access_token=None, refresh_token=None, expires_at=None
+            )
+        carried = _carry(info.context, signed_in, in_cookies=input.cookies)
+        return RegisterPayload(
+            confirmation_required=False,
+            user=carried.user,
+            access_token=carried.access_token,
+            refresh_token=carried.refresh_token,
+            expires_at=carried.expires_at,
+        )
 
     @strawberry.mutation(
-        description="Sign in. UNAUTHORIZED, in the same words, whether the account does not exist, is deactivated, or "
-        "the password is wrong.",
+        description="Sign in. UNAUTHORIZED, in the same words, whether the account does not exist, is deactivated, is "
+        "not confirmed where it has to be, or the password is wrong. RATE_LIMIT_EXCEEDED after too many failures of "
+        "the address or for the account; those of strangers do not hold up a browser that its owner signed in with by "
+        "cookies before.",
         extensions=[public()],
     )
     async def login(
@@ -188,7 +232,14 @@ class UsersMutation:
     ) -> SessionPayload:
         """A new session."""
         _refuse_cookies_without_http(info.context, wanted=input.cookies)
-        signed_in = await users.login(identifier=input.identifier, password=input.password, origin=info.context.origin)
+        signed_in = await users.login(
+            identifier=input.identifier,
+            password=input.password,
+            origin=info.context.origin,
+            device_cookie=info.context.cookies.get(device_cookie(info.context.settings)),
+        )
+        if input.cookies:
+            _remember_browser(info.context, signed_in.account)
         return _carry(info.context, signed_in, in_cookies=input.cookies)
 
     @strawberry.mutation(
@@ -245,13 +296,18 @@ async def load_user(context: Context, user_id: UUID) -> User | None:
 @register_node(Prefix.USER)
 async def _user_node(context: Context, user_id: UUID) -> User | None:
     actor = context.actor
-    is_visible = actor.may(Permission.ACCOUNT_READ) and access.sees_user(actor, user_id)
+    is_visible = actor.may(Permission.PROFILE_READ) and access.sees_user(actor, user_id)
     return await load_user(context, user_id) if is_visible else None
 
 
 async def _load_users(context: Context, user_ids: list[UUID]) -> Sequence[User | None]:
     found = await users.by_ids(user_ids)
     return [User.seen_by(context.actor, found[each]) if each in found else None for each in user_ids]
+
+
+async def _load_profiles(context: Context, user_ids: list[UUID]) -> Sequence[Row | None]:
+    found = await account_settings.profiles(user_ids)
+    return [found.get(user_id) for user_id in user_ids]
 
 
 def _carry(context: Context, signed_in: SignedIn, *, in_cookies: bool) -> SessionPayload:
@@ -269,6 +325,12 @@ def _carry(context: Context, signed_in: SignedIn, *, in_cookies: bool) -> Sessio
         refresh_token=None if in_cookies else signed_in.refresh_token,
         expires_at=signed_in.expires_at,
     )
+
+
+def _remember_browser(context: Context, account: Account) -> None:
+    """Not with the session's cookies: it outlives the session, so that its owner can come back."""
+    known = devices.remember(context.settings, account.id)
+    context.set_cookie(device_cookie(context.settings), known, max_age_seconds=devices.LIFE_SECONDS)
 
 
 def _drop_cookies(context: Context) -> None:

@@ -52,7 +52,7 @@ async def redis_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[s
 
 @pytest.fixture(scope="session")
 def base_settings(redis_url: str) -> dict[str, str]:
-    """What all programs of the session have in common: cheap passwords, short leases."""
+    """What all programs of the session have in common: cheap passwords, short leases, no counting of calls."""
     return {
         "REDIS_URL": redis_url,
         "SECRET_KEYS": f"test:{base64.b64encode(secrets.token_bytes(32)).decode()}",
@@ -64,6 +64,7 @@ def base_settings(redis_url: str) -> dict[str, str]:
         "LEASE_SECONDS": "6",
         "HEARTBEAT_SECONDS": "1.5",
         "SWEEP_SECONDS": "0.5",
+        "RATE_LIMITS": "false",
     }
 
 

@@ -115,6 +115,7 @@ async def place(**settings: str) -> AsyncIterator[Place]:
                 "DATABASE_URL": url,
                 "REDIS_URL": redis,
                 "REDIS_NAMESPACE": f"bench-{secrets.token_hex(4)}",
+                "RATE_LIMITS": "false",
                 "SECRET_KEYS": f"bench:{base64.b64encode(secrets.token_bytes(32)).decode()}",
                 "DATA_DIR": str(folder / "data"),
                 "HOST": "127.0.0.1",

@@ -1,0 +1,225 @@
+"""Who pays for what: every operation, what proves an identity, new deployments.
+
+Invariants: what is counted is what happened, not how many requests it came in, so each alias pays; failures are counted
+before they are known and given back when they were none, so many attempts at once are not more attempts; nothing is
+refused for having been asked for often by others. Addresses count by /64 where they are IPv6, since a host has as many
+as it likes there. How counting works is `adapters/rate_limits.py`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address, ip_address, ip_network
+from typing import Final
+from uuid import UUID
+
+from adapters import rate_limits
+from adapters.rate_limits import Charge, Limiter, Policy, Standing
+from errors import RateLimitExceeded, Unauthorized, ValidationFailed
+from models import users
+from models.permissions import Actor, Origin
+from resolvers import sessions
+from settings import Settings
+
+NODES_PER_CALL: Final = 50
+"""An operation that may ask for more nodes counts once for each fifty of them, and at most for a whole minute."""
+
+
+@dataclass(slots=True)
+class Notes:
+    """How the buckets stand that an answer is about."""
+
+    standings: list[Standing] = field(default_factory=list)
+
+    @property
+    def tightest(self) -> Standing | None:
+        """The bucket that refused, else the one with the least left of what it holds."""
+        return min(
+            self.standings,
+            key=lambda each: (-each.retry_after_seconds, each.remaining / each.policy.limit),
+            default=None,
+        )
+
+
+notes: ContextVar[Notes | None] = ContextVar("rate_limit_notes", default=None)
+"""Set by whoever wants to tell the caller how the buckets stand (`schema/rate_headers.py`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    limiter: Limiter
+    calls: Policy
+    authentication: Policy
+    deployments: Policy
+
+
+_opened: _Opened | None = None
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[None]:
+    """Count for the life of the process, unless the settings say not to."""
+    global _opened
+    if not settings.rate_limits:
+        yield
+        return
+    async with rate_limits.connected(settings) as limiter:
+        before = _opened
+        _opened = _Opened(
+            limiter,
+            calls=Policy("calls", settings.rate_limit_cost_per_minute, 60),
+            authentication=Policy("auth", settings.rate_limit_auth_per_minute, 60),
+            deployments=Policy("deployments", settings.rate_limit_deployments_per_hour, 3_600),
+        )
+        try:
+            yield
+        finally:
+            _opened = before
+
+
+async def count_operation(actor: Actor, nodes: int) -> None:
+    """Charge an operation of so many nodes to its user, or to the address of somebody who is not signed in.
+
+    Raises RateLimitExceeded.
+    """
+    if _opened is None:
+        return
+    policy = _opened.calls
+    subject = actor.user_id.hex if actor.user_id is not None else _address(actor.origin)
+    weight = min(max(1, -(-nodes // NODES_PER_CALL)), policy.limit)
+    await _take([Charge(policy, subject, weight)], "This is more than you may ask for in a minute")
+
+
+async def count_identity_claim(origin: Origin, *, account: str | None = None) -> None:
+    """Charge a registration or a reset to the address that it came from and to the account that it names, if it does.
+
+    `account` is an e-mail address. Its bucket is not that of failed log-ins: whoever is locked out by those must still
+    be able to set a new password. Raises RateLimitExceeded.
+    """
+    if _is_on():
+        named = [] if account is None else [f"claim:{_pseudonym(account)}"]
+        await _take(_authentication(origin, *named), _TOO_MANY_ATTEMPTS)
+
+
+@asynccontextmanager
+async def attempt(origin: Origin, *, account: str | UUID, device: str | None = None) -> AsyncIterator[None]:
+    """Try to prove an identity inside; only what ends with Unauthorized or ValidationFailed counts.
+
+    It counts for the address and for the account: its name as it was typed, or the id of a user who is signed in and
+    proves it again. A browser that its owner signed in with before has a bucket of its own in the account's place, so
+    that strangers who guess at an account cannot lock its owner out; `device` is what `resolvers/devices.py` made of
+    its cookie. Raises RateLimitExceeded before anything is tried.
+    """
+    if not _is_on():
+        yield
+        return
+    # By what was typed and not by the account found: a bucket that two names share would tell that they are one's.
+    named = f"user:{account.hex}" if isinstance(account, UUID) else f"account:{_pseudonym(account)}"
+    charges = _authentication(origin, named if device is None else f"device:{device}")
+    await _take(charges, _TOO_MANY_ATTEMPTS)
+    is_due = True  # also of an attempt that is broken off: its work was done
+    try:
+        yield
+        is_due = False
+    except Exception as error:
+        is_due = isinstance(error, Unauthorized | ValidationFailed)
+        raise
+    finally:
+        if not is_due:
+            await _handle().limiter.give_back(charges)
+
+
+@dataclass(slots=True)
+class Slot:
+    """Room for one new deployment, if there was any."""
+
+    refusal: RateLimitExceeded | None = None
+    is_used: bool = False
+
+    def use(self) -> None:
+        """Make the deployment; raises RateLimitExceeded when there is no room."""
+        if self.refusal is not None:
+            raise self.refusal
+        self.is_used = True
+
+    def leave(self) -> None:
+        """It was not made after all."""
+        self.is_used = False
+
+
+@asynccontextmanager
+async def deployment(user_id: UUID) -> AsyncIterator[Slot]:
+    """Keep room for a new deployment of a user; given back unless it is used and nothing is raised.
+
+    Entered before the transaction that makes the deployment, which is the only one to know whether there will be one.
+    """
+    if not _is_on():
+        yield Slot()
+        return
+    charges = [Charge(_handle().deployments, user_id.hex)]
+    slot = Slot()
+    try:
+        await _take(charges, "You made too many deployments within an hour")
+    except RateLimitExceeded as refusal:
+        slot.refusal = refusal
+    is_made = False
+    try:
+        yield slot
+        is_made = slot.is_used
+    finally:
+        if slot.refusal is None and not is_made:
+            await _handle().limiter.give_back(charges)
+
+
+# -- inside
+
+_TOO_MANY_ATTEMPTS: Final = "Too many attempts"
+
+
+async def _take(charges: Sequence[Charge], message: str) -> None:
+    standings = await _handle().limiter.take(charges)
+    told = notes.get()
+    if told is not None:
+        told.standings += standings
+    refusing = max(standings, key=lambda each: each.retry_after_seconds)
+    if refusing.retry_after_seconds:
+        policy = refusing.policy
+        raise RateLimitExceeded(
+            f"{message}; try again in {refusing.retry_after_seconds} s.",
+            retry_after_seconds=refusing.retry_after_seconds,
+            policy=policy.name,
+            limit=policy.limit,
+            windowSeconds=policy.window_seconds,
+        )
+
+
+def _authentication(origin: Origin, *named: str) -> list[Charge]:
+    policy = _handle().authentication
+    return [Charge(policy, subject) for subject in (_address(origin), *named)]
+
+
+def _pseudonym(account: str) -> str:
+    return sessions.pseudonym(users.username_key(account.strip()))
+
+
+def _address(origin: Origin) -> str:
+    if origin.ip is None:
+        return "ip:none"
+    address = ip_address(origin.ip)
+    if isinstance(address, IPv6Address):
+        return f"ip:{ip_network((address.packed, 64), strict=False).network_address}"
+    return f"ip:{address}"
+
+
+def _is_on() -> bool:
+    """Whether to count; a process that should and cannot is a fault, and not an open door."""
+    return _opened is not None or sessions.settings().rate_limits
+
+
+def _handle() -> _Opened:
+    if _opened is None:
+        raise LookupError("limits.opened() is not open in this process")
+    return _opened
