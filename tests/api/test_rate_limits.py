@@ -28,8 +28,8 @@ from tests.harness.projects import CREATE_HOOK, PROJECT
 from tests.harness.relay import Relay
 
 CALLS, AUTH, DEPLOYMENTS = 40, 5, 3
-COME_BACK = 8
-"""More calls than come back while a test runs: one each 1.5 seconds."""
+COME_BACK = 200
+"""Far more tries than calls come back in the time that the tries take: one each 1.5 seconds."""
 
 WEBHOOK_SECRET = "the-secret-of-webhooks"
 SETTINGS = {
@@ -197,7 +197,10 @@ async def test_operations_on_a_socket_count_and_a_subscription_when_it_starts(
         for document in (ME, WATCH):
             for _ in range(COME_BACK):
                 operation_id = await socket.start(document)
-                answer = await socket.receive(0.5 if document is WATCH else 10)
+                try:
+                    answer = await socket.receive(0.5 if document is WATCH else 10)
+                except TimeoutError:
+                    continue  # a call had come back: the subscription has started, and says nothing yet
                 if answer["type"] == "error":
                     break
                 assert (await socket.receive())["type"] == "complete"
@@ -212,7 +215,11 @@ async def test_operations_in_event_streams_count(client: GraphQLClient, person: 
         for _ in range(COME_BACK):
             await over(client, ME, token=person.token)
             async with subscribe_sse(client, document, token=person.token) as stream:
-                name, answer = await asyncio.wait_for(anext(stream), 0.5 if document is WATCH else 10)
+                try:
+                    async with asyncio.timeout(0.5 if document is WATCH else 10):
+                        name, answer = await anext(stream)
+                except TimeoutError:
+                    continue  # as above
             if "errors" in answer:
                 break
         assert (name, answer["errors"][0]["extensions"]["code"]) == ("next", "RATE_LIMIT_EXCEEDED")
