@@ -216,7 +216,8 @@ def _visit(folder: int, prefix: str, entry: os.DirEntry[str], *, depth: int, fou
         found.refused.append(f"{_shown(path)} ({fault})")
         return None
     if (name.startswith(".") and path != ".well-known") or name == "node_modules":
-        found.left_out.append(path)
+        if path != ".git":  # every checkout has it, and nobody expects it to be published
+            found.left_out.append(path)
         return None
     mode = entry.stat(follow_symlinks=False)
     if stat.S_ISDIR(mode.st_mode):

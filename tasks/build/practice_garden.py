@@ -45,7 +45,8 @@ fill_in() {
 }
 
 mkdir -p public
-cp -R static/. public/
+cp *.svg *.css public/
+if [ -f _redirects ]; then cp _redirects public/; fi
 for page in *.html; do
     echo "Planting $page"
     fill_in <"$page" >"public/$page"
@@ -104,11 +105,11 @@ def _bed(flower: str, text: str, *more: str) -> Mapping[str, str]:
     """The front page and its picture."""
     picture = '<img src="/bed.svg" width="600" height="260" alt="A bed in the garden">'
     page = _page("The garden", "<!-- greeting -->", picture, f"<p>{text}</p>", *more, "<!-- sign -->")
-    return {"index.html": page, "static/bed.svg": _picture(flower)}
+    return {"index.html": page, "bed.svg": _picture(flower)}
 
 
 _PATH: Final = '<p><a href="/seeds">The box of seeds</a></p>'
-_TOOLS: Final = {"build.sh": _BUILD, "static/style.css": _STYLE}
+_TOOLS: Final = {"build.sh": _BUILD, "style.css": _STYLE}
 _PATHS: Final = {
     **_TOOLS,
     "seeds.html": _page(
@@ -121,7 +122,7 @@ _PATHS: Final = {
     "404.html": _page(
         "Off the path", "<h1>Off the path</h1>", '<p>Nothing grows here. <a href="/">Back to the bed</a></p>'
     ),
-    "static/_redirects": "/packets/*  /seeds  301\n",
+    "_redirects": "/packets/*  /seeds  301\n",
 }
 
 COMMITS: Final[Sequence[GardenCommit]] = (

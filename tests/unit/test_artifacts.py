@@ -107,8 +107,9 @@ async def test_private_names_are_left_out_and_told(output: Path) -> None:
     artifact = await collected(output)
     assert paths(artifact) == [".well-known/x", "index.html"]
     (notice,) = artifact.notices
-    for name in (".env", ".git", "node_modules", "a/.env.production", "a/.DS_Store"):
+    for name in (".env", "node_modules", "a/.env.production", "a/.DS_Store"):
         assert name in notice
+    assert ".git" not in notice, "every checkout has it"
 
 
 async def test_a_site_without_a_start_page_is_told(output: Path) -> None:
