@@ -225,6 +225,13 @@ class Settings(BaseSettings):
         None, description="Secret of webhooks; without it /webhooks/github refuses everything"
     )
 
+    # -- Google
+    google_issuer: str = Field(
+        "https://accounts.google.com", description="OpenID provider of the sign-in with Google; tests have their own"
+    )
+    google_client_id: str | None = Field(None, description="OAuth client: id; without one nobody signs in with Google")
+    google_client_secret: SecretStr | None = Field(None, description="OAuth client: secret")
+
     # -- mail
     smtp_host: str | None = Field(None, description="Mail server; without one mail goes to DATA_DIR/mail")
     smtp_port: int = Field(587, ge=1, le=65_535, description="Port of the mail server")
@@ -290,7 +297,7 @@ class Settings(BaseSettings):
                 raise ValueError(f"{path!r} is no absolute path of a folder")
         return value
 
-    @field_validator("base_url", "github_url", "github_api_url")
+    @field_validator("base_url", "github_url", "github_api_url", "google_issuer")
     @classmethod
     def _no_trailing_slash(cls, value: str) -> str:
         if not value.startswith(("http://", "https://")):

@@ -1,8 +1,8 @@
 """Tables, invariants, state transitions and queries. Tortoise finds the models through this module."""
 
 from models.audit import AuditEvent
-from models.connections import OAuthConnection
-from models.credentials import AccessToken, OneTimeLink
+from models.connections import Identity, OAuthConnection
+from models.credentials import AccessToken, OneTimeLink, RecoveryCode
 from models.deployments import Deployment
 from models.executions import Execution, ExecutionEvent, LogChunk, QueueTurn
 from models.idempotency import IdempotencyKey
@@ -27,6 +27,7 @@ __all__ = [
     "Execution",
     "ExecutionEvent",
     "IdempotencyKey",
+    "Identity",
     "Item",
     "Job",
     "JobRun",
@@ -39,6 +40,7 @@ __all__ = [
     "Preferences",
     "Project",
     "QueueTurn",
+    "RecoveryCode",
     "Session",
     "SiteAlias",
     "SiteBlob",

@@ -99,8 +99,10 @@ async def confirm_email(user_id: UUID) -> bool:
 
 
 async def find_own(user_id: UUID) -> Row | None:
-    """What the owner's password is checked against: `username`, `email`, `password_hash`."""
-    return await database.row("SELECT username, email, password_hash FROM users WHERE id = $1 AND is_active", user_id)
+    """What proofs and letters need of an active user; `password_hash` may be null."""
+    return await database.row(
+        "SELECT id, username, email, password_hash, email_verified_at FROM users WHERE id = $1 AND is_active", user_id
+    )
 
 
 async def set_password(user_id: UUID, password_hash: str, *, before: str | None = None) -> bool:
@@ -211,11 +213,24 @@ async def change_profile(user_id: UUID, changes: Mapping[str, Any]) -> None:
 
 
 async def find_profiles(user_ids: Sequence[UUID]) -> dict[UUID, Row]:
-    """`avatar_url` and `email_verified_at` of those of the users that exist."""
+    """Picture, confirmation, second factor and state of those of the users that exist."""
     found = await database.rows(
-        "SELECT id, avatar_url, email_verified_at FROM users WHERE id = ANY($1::uuid[])", list(user_ids)
+        "SELECT id, avatar_url, email_verified_at, totp_confirmed_at, is_active, last_login_at FROM users"
+        " WHERE id = ANY($1::uuid[])",
+        list(user_ids),
     )
     return {each["id"]: each for each in found}
+
+
+async def signed_in_within(session_id: UUID, seconds: float) -> bool:
+    """Whether a session began at most so long ago."""
+    return bool(
+        await database.value(
+            "SELECT 1 FROM sessions WHERE id = $1 AND created_at > clock_timestamp() - make_interval(secs => $2)",
+            session_id,
+            seconds,
+        )
+    )
 
 
 async def find_by_email(connection: Connection, email: str) -> Any:

@@ -38,7 +38,10 @@ class AuditEvent(Model):
         """Table and indexes."""
 
         table = "audit_events"
-        indexes = (Index(fields=("actor_id", "id"), name="audit_events_actor"),)
+        indexes = (
+            Index(fields=("actor_id", "id"), name="audit_events_actor"),
+            Index(fields=("target_id", "id"), name="audit_events_target"),
+        )
 
     @classmethod
     async def record(

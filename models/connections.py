@@ -1,6 +1,8 @@
-"""Connections: accounts at GitHub and the like that users have connected, with their sealed tokens.
+"""Accounts elsewhere: those that users let us act for, with their sealed tokens, and those that they sign in with.
 
-Invariants kept by the database: a user has one connection per provider, and an account there belongs to one user here.
+The two are apart: whoever lets us read repositories has not said that the account there may open theirs here, and the
+other way round. Invariants kept by the database: a user has one of each per provider, and an account there belongs to
+one user here.
 """
 
 from __future__ import annotations
@@ -20,6 +22,13 @@ class Provider(StrEnum):
     """Where an account can be connected."""
 
     GITHUB = "GITHUB"
+
+
+class IdentityProvider(StrEnum):
+    """Whom people can sign in with."""
+
+    GITHUB = "GITHUB"
+    GOOGLE = "GOOGLE"
 
 
 class OAuthConnection(Model):
@@ -44,4 +53,29 @@ class OAuthConnection(Model):
         constraints = (
             UniqueConstraint(fields=("user_id", "provider"), name="oauth_connections_user"),
             UniqueConstraint(fields=("provider", "subject"), name="oauth_connections_subject"),
+        )
+
+
+class Identity(Model):
+    """An account at a provider that opens an account here. `subject` is its id there, which stays when it is renamed.
+
+    `email` and `login` are what the provider said last, to show; nothing is decided by them.
+    """
+
+    id = fields.UUIDField(primary_key=True, default=new_id)
+    user: fields.ForeignKeyRelation[User] = fields.ForeignKeyField("models.User", related_name=False, on_delete=CASCADE)
+    provider = fields.CharEnumField(IdentityProvider, max_length=16)
+    subject = fields.CharField(max_length=255)
+    email = fields.CharField(max_length=254)
+    login = fields.CharField(max_length=120)
+    created_at = fields.DatetimeField(auto_now_add=True)
+    last_used_at = fields.DatetimeField(null=True)
+
+    class Meta:
+        """Table and keys."""
+
+        table = "identities"
+        constraints = (
+            UniqueConstraint(fields=("user_id", "provider"), name="identities_user"),
+            UniqueConstraint(fields=("provider", "subject"), name="identities_subject"),
         )

@@ -1,4 +1,4 @@
-"""What opens an account besides its password: tokens of scripts, links of letters.
+"""What opens an account besides its password: tokens of scripts, links of letters, recovery codes.
 
 None of them is stored as it is: a hash is enough to recognise what is shown. Invariants kept by the database: each is
 somebody's, and no two are alike. Sessions are in `models/sessions.py`.
@@ -71,3 +71,20 @@ class OneTimeLink(Model):
         table = "one_time_links"
         constraints = (UniqueConstraint(fields=("token_hash",), name="one_time_links_hash"),)
         indexes = (Index(fields=("user_id", "purpose"), name="one_time_links_user"),)
+
+
+class RecoveryCode(Model):
+    """One of the codes that stand in for a lost second factor: works once. `prefix` finds it, the hash proves it."""
+
+    id = fields.UUIDField(primary_key=True, default=new_id)
+    user: fields.ForeignKeyRelation[User] = fields.ForeignKeyField("models.User", related_name=False, on_delete=CASCADE)
+    prefix = fields.CharField(max_length=4)
+    code_hash = fields.CharField(max_length=255)
+    created_at = fields.DatetimeField(auto_now_add=True)
+    used_at = fields.DatetimeField(null=True)
+
+    class Meta:
+        """Table and key."""
+
+        table = "recovery_codes"
+        constraints = (UniqueConstraint(fields=("user_id", "prefix"), name="recovery_codes_prefix"),)

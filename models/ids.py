@@ -38,6 +38,7 @@ class Prefix(StrEnum):
     VARIABLE = "var"
     WEBHOOK_DELIVERY = "dlv"
     NOTIFICATION = "ntf"
+    IDENTITY = "idn"
     ACCESS_TOKEN = "tok"  # noqa: S105 - no password
 
 

@@ -40,6 +40,7 @@ class Permission(StrEnum):
 
     ACCOUNT_READ = "account:read"
     ACCOUNT_WRITE = "account:write"
+    AUDIT_READ = "audit:read"
     EXECUTION_READ = "execution:read"
     EXECUTION_CANCEL = "execution:cancel"
     DEPLOYMENT_READ = "deployment:read"
@@ -55,14 +56,16 @@ class Permission(StrEnum):
     TOOL_READ = "tool:read"
     TOOL_WRITE = "tool:write"
     USER_READ = "user:read"
+    USER_WRITE = "user:write"
 
 
-_USER = frozenset(Permission) - {Permission.TOOL_WRITE, Permission.USER_READ}
+_USER = frozenset(Permission) - {Permission.TOOL_WRITE, Permission.USER_READ, Permission.USER_WRITE}
 ROLE_PERMISSIONS: dict[Role, frozenset[Permission]] = {Role.USER: _USER, Role.ADMIN: frozenset(Permission)}
 
 TOKEN_SCOPES: dict[Permission, TokenScope | None] = {
     Permission.ACCOUNT_READ: None,
     Permission.ACCOUNT_WRITE: None,
+    Permission.AUDIT_READ: TokenScope.ADMIN,
     Permission.EXECUTION_READ: TokenScope.READ,
     Permission.EXECUTION_CANCEL: TokenScope.WRITE,
     Permission.DEPLOYMENT_READ: TokenScope.READ,
@@ -78,6 +81,7 @@ TOKEN_SCOPES: dict[Permission, TokenScope | None] = {
     Permission.TOOL_READ: TokenScope.READ,
     Permission.TOOL_WRITE: TokenScope.ADMIN,
     Permission.USER_READ: TokenScope.ADMIN,
+    Permission.USER_WRITE: TokenScope.ADMIN,
 }
 """The narrowest scope that grants a permission to an access token; None for what only a session may."""
 

@@ -44,7 +44,8 @@ class SealedColumn:
 ENVIRONMENT_VALUE: Final = SealedColumn("environment_variables", "id", "sealed_value")
 DEPLOYMENT_ENVIRONMENT: Final = SealedColumn("deployments", "execution_id", "sealed_environment")
 CONNECTION_TOKEN: Final = SealedColumn("oauth_connections", "id", "sealed_token")
-SEALED: Final[tuple[SealedColumn, ...]] = (ENVIRONMENT_VALUE, DEPLOYMENT_ENVIRONMENT, CONNECTION_TOKEN)
+TOTP_SECRET: Final = SealedColumn("users", "id", "sealed_totp")
+SEALED: Final[tuple[SealedColumn, ...]] = (ENVIRONMENT_VALUE, DEPLOYMENT_ENVIRONMENT, CONNECTION_TOKEN, TOTP_SECRET)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,12 @@ from models.permissions import Role
 
 
 class User(Model):
-    """A person with an account. `email_key` and `username_key` are the case-folded forms that must be unique."""
+    """A person with an account. `email_key` and `username_key` are the case-folded forms that must be unique.
+
+    `password_hash` is null for who signs in with another provider only. `sealed_totp` is a second factor, which counts
+    once `totp_confirmed_at` is set; `totp_last_step` is the step of the code used last, so that none works twice. With
+    `deleted_at` the account is nobody's any more, and goes as soon as all that was theirs has gone.
+    """
 
     id = fields.UUIDField(primary_key=True, default=new_id)
     email = fields.CharField(max_length=254)
@@ -33,7 +38,7 @@ class User(Model):
     username = fields.CharField(max_length=32)
     username_key = fields.CharField(max_length=32)
     name = fields.CharField(max_length=120)
-    password_hash = fields.CharField(max_length=255)
+    password_hash = fields.CharField(max_length=255, null=True)
     role = fields.CharEnumField(Role, max_length=16, default=Role.USER)
     is_active = fields.BooleanField(default=True)
     avatar_url = fields.CharField(max_length=1024, null=True)
@@ -41,6 +46,10 @@ class User(Model):
     password_changed_at = fields.DatetimeField(null=True)
     created_at = fields.DatetimeField(auto_now_add=True)
     last_login_at = fields.DatetimeField(null=True)
+    sealed_totp = fields.TextField(null=True)
+    totp_confirmed_at = fields.DatetimeField(null=True)
+    totp_last_step = fields.BigIntField(null=True)
+    deleted_at = fields.DatetimeField(null=True)
 
     class Meta:
         """Table and invariants."""
@@ -50,6 +59,10 @@ class User(Model):
             UniqueConstraint(fields=("email_key",), name="users_email_key"),
             UniqueConstraint(fields=("username_key",), name="users_username_key"),
             CheckConstraint(check="role IN ('USER', 'ADMIN')", name="users_role_check"),
+            CheckConstraint(
+                check="totp_confirmed_at IS NULL OR sealed_totp IS NOT NULL", name="users_second_factor_check"
+            ),
+            CheckConstraint(check="deleted_at IS NULL OR NOT is_active", name="users_deleted_check"),
         )
 
 
@@ -67,10 +80,10 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a login is checked against."""
+    """What a login is checked against; no password opens an account without a hash."""
 
     user_id: UUID
-    password_hash: str
+    password_hash: str | None
 
 
 ACCOUNT_COLUMNS = "u.id, u.email, u.username, u.name, u.role, u.created_at"

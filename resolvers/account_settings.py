@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 from uuid import UUID
 
-from adapters import passwords as password_rules
 from adapters.events import publish
-from errors import Conflict, NotFound, Unauthorized, ValidationFailed
+from errors import Conflict, Unauthorized
 from models import account_queries
 from models.audit import AuditEvent
 from models.database import Row
@@ -21,7 +20,7 @@ from models.permissions import Actor
 from models.sessions import RevokedReason
 from models.transaction import unit_of_work
 from models.users import Account
-from resolvers import account_rules, limits, sessions, users
+from resolvers import account_rules, proof, sessions, users
 from resolvers.password_news import tell_of_password
 
 _RULES: Final = {
@@ -39,13 +38,7 @@ async def change_password(actor: Actor, *, current: str, new: str) -> int:
     """
     if actor.user_id is None:
         raise Unauthorized("Sign in first.")
-    own = await account_queries.find_own(actor.user_id)
-    if own is None:
-        raise NotFound("This account does not exist any more.")
-    async with limits.attempt(actor.origin, account=actor.user_id):
-        if not password_rules.fits(current) or not await sessions.passwords().verify(own["password_hash"], current):
-            await _note_wrong_password(actor, actor.user_id)
-            raise ValidationFailed("This is not your present password.", path=["currentPassword"])
+    own = await proof.prove_again(actor, current, act="changePassword", field="currentPassword")
     account_rules.check_password(new, username=own["username"], email=own["email"], field="newPassword")
     password_hash = await sessions.passwords().hash(new)
     async with unit_of_work():
@@ -97,17 +90,5 @@ async def update_profile(actor: Actor, changes: Mapping[str, str | None]) -> Acc
 
 
 async def profiles(user_ids: list[UUID]) -> dict[UUID, Row]:
-    """`avatar_url` and `email_verified_at` of users whom the viewer sees."""
+    """What `models.account_queries.find_profiles` has of users whom the viewer sees."""
     return await account_queries.find_profiles(user_ids)
-
-
-async def _note_wrong_password(actor: Actor, user_id: UUID) -> None:
-    async with unit_of_work():
-        await AuditEvent.record(
-            actor,
-            "changePassword",
-            target_type="user",
-            target_id=user_id,
-            outcome=ValidationFailed.code.value,
-            details={"reason": "currentPassword"},
-        )

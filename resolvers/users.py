@@ -179,7 +179,7 @@ async def _find_credentials(identifier: str) -> Credentials | None:
 
 
 async def _verified(credentials: Credentials | None, password: str) -> Credentials | None:
-    if credentials is None:
+    if credentials is None or credentials.password_hash is None:
         await sessions.passwords().verify_nothing(password)
         return None
     return credentials if await sessions.passwords().verify(credentials.password_hash, password) else None
@@ -187,7 +187,9 @@ async def _verified(credentials: Credentials | None, password: str) -> Credentia
 
 async def _renewed_hash(verified: Credentials | None, password: str) -> str | None:
     """The hash with today's parameters, if the stored one has others; a busy moment leaves it to the next login."""
-    if verified is not None and sessions.passwords().needs_rehash(verified.password_hash):
+    if verified is None or verified.password_hash is None:
+        return None
+    if sessions.passwords().needs_rehash(verified.password_hash):
         with suppress(ServiceUnavailable):
             return await sessions.passwords().hash(password)
     return None

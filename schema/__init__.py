@@ -30,8 +30,9 @@ from schema.project_commands import ProjectsMutation
 from schema.projects import ProjectsQuery
 from schema.runs import JobRun, RunsMutation, RunsQuery
 from schema.scalars import SCALARS
+from schema.sign_in import SignInMutation
 from schema.tools import ToolsMutation, ToolsQuery
-from schema.users import UsersMutation, UsersQuery
+from schema.users import UsersQuery
 from schema.webhooks import WebhooksMutation, WebhooksQuery
 
 _QUERIES: tuple[type, ...] = (
@@ -51,7 +52,7 @@ _QUERIES: tuple[type, ...] = (
     PreferencesQuery,
 )
 _MUTATIONS: tuple[type, ...] = (
-    UsersMutation,
+    SignInMutation,
     AccountMutation,
     AccessTokensMutation,
     ToolsMutation,
