@@ -44,6 +44,10 @@ class Notes:
         )
 
 
+class MoreAsked(Unauthorized):
+    """What was shown so far is right, and something else is asked for beside it: no failed attempt."""
+
+
 notes: ContextVar[Notes | None] = ContextVar("rate_limit_notes", default=None)
 """Set by whoever wants to tell the caller how the buckets stand (`schema/rate_headers.py`)."""
 
@@ -54,6 +58,7 @@ class _Opened:
     calls: Policy
     authentication: Policy
     deployments: Policy
+    second_factor: Policy
 
 
 _opened: _Opened | None = None
@@ -73,6 +78,7 @@ async def opened(settings: Settings) -> AsyncIterator[None]:
             calls=Policy("calls", settings.rate_limit_cost_per_minute, 60),
             authentication=Policy("auth", settings.rate_limit_auth_per_minute, 60),
             deployments=Policy("deployments", settings.rate_limit_deployments_per_hour, 3_600),
+            second_factor=Policy("secondFactor", settings.rate_limit_second_factor_per_quarter_hour, 900),
         )
         try:
             yield
@@ -88,9 +94,24 @@ async def count_operation(actor: Actor, nodes: int) -> None:
     if _opened is None:
         return
     policy = _opened.calls
-    subject = actor.user_id.hex if actor.user_id is not None else _address(actor.origin)
     weight = min(max(1, -(-nodes // NODES_PER_CALL)), policy.limit)
-    await _take([Charge(policy, subject, weight)], "This is more than you may ask for in a minute")
+    await _take([Charge(policy, _caller(actor), weight)], _TOO_MANY_CALLS)
+
+
+@asynccontextmanager
+async def reading(actor: Actor) -> AsyncIterator[None]:
+    """Read a document that nobody sent before inside; one that is refused has cost a call.
+
+    Otherwise documents that are never right could be sent without end, each of them new. What is right pays when it
+    runs. Raises RateLimitExceeded before anything is read.
+    """
+    if _opened is None:
+        yield
+        return
+    charges = [Charge(_opened.calls, _caller(actor))]
+    await _take(charges, _TOO_MANY_CALLS)
+    yield
+    await _handle().limiter.give_back(charges)
 
 
 async def count_identity_claim(origin: Origin, *, account: str | None = None) -> None:
@@ -106,7 +127,7 @@ async def count_identity_claim(origin: Origin, *, account: str | None = None) ->
 
 @asynccontextmanager
 async def attempt(origin: Origin, *, account: str | UUID, device: str | None = None) -> AsyncIterator[None]:
-    """Try to prove an identity inside; only what ends with Unauthorized or ValidationFailed counts.
+    """Try to prove an identity inside; only what ends with Unauthorized or ValidationFailed counts, but not MoreAsked.
 
     It counts for the address and for the account: its name as it was typed, or the id of a user who is signed in and
     proves it again. A browser that its owner signed in with before has a bucket of its own in the account's place, so
@@ -119,17 +140,22 @@ async def attempt(origin: Origin, *, account: str | UUID, device: str | None = N
     # By what was typed and not by the account found: a bucket that two names share would tell that they are one's.
     named = f"user:{account.hex}" if isinstance(account, UUID) else f"account:{_pseudonym(account)}"
     charges = _authentication(origin, named if device is None else f"device:{device}")
-    await _take(charges, _TOO_MANY_ATTEMPTS)
-    is_due = True  # also of an attempt that is broken off: its work was done
-    try:
+    async with _charged_if_it_fails(charges):
         yield
-        is_due = False
-    except Exception as error:
-        is_due = isinstance(error, Unauthorized | ValidationFailed)
-        raise
-    finally:
-        if not is_due:
-            await _handle().limiter.give_back(charges)
+
+
+@asynccontextmanager
+async def second_factor(user_id: UUID) -> AsyncIterator[None]:
+    """Try a code of an account's second factor inside; what ends with Unauthorized or ValidationFailed counts.
+
+    A code has six digits, so guesses count for the account alone and for longer, whatever address they come from.
+    Raises RateLimitExceeded before anything is tried.
+    """
+    if not _is_on():
+        yield
+        return
+    async with _charged_if_it_fails([Charge(_handle().second_factor, user_id.hex)]):
+        yield
 
 
 @dataclass(slots=True)
@@ -177,6 +203,22 @@ async def deployment(user_id: UUID) -> AsyncIterator[Slot]:
 # -- inside
 
 _TOO_MANY_ATTEMPTS: Final = "Too many attempts"
+_TOO_MANY_CALLS: Final = "This is more than you may ask for in a minute"
+
+
+@asynccontextmanager
+async def _charged_if_it_fails(charges: Sequence[Charge]) -> AsyncIterator[None]:
+    await _take(charges, _TOO_MANY_ATTEMPTS)
+    is_due = True  # also of an attempt that is broken off: its work was done
+    try:
+        yield
+        is_due = False
+    except Exception as error:
+        is_due = isinstance(error, Unauthorized | ValidationFailed) and not isinstance(error, MoreAsked)
+        raise
+    finally:
+        if not is_due:
+            await _handle().limiter.give_back(charges)
 
 
 async def _take(charges: Sequence[Charge], message: str) -> None:
@@ -199,6 +241,10 @@ async def _take(charges: Sequence[Charge], message: str) -> None:
 def _authentication(origin: Origin, *named: str) -> list[Charge]:
     policy = _handle().authentication
     return [Charge(policy, subject) for subject in (_address(origin), *named)]
+
+
+def _caller(actor: Actor) -> str:
+    return actor.user_id.hex if actor.user_id is not None else _address(actor.origin)
 
 
 def _pseudonym(account: str) -> str:
