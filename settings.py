@@ -211,6 +211,36 @@ class Settings(BaseSettings):
     git_protocols: CommaSeparated = Field(("https",), description="Protocols that repositories may use: https, http")
     git_max_megabytes: int = Field(500, ge=1, description="Largest checkout of a repository")
 
+    # -- scans
+    ai_service_url: str | None = Field(
+        None, description="Risk scans: address of the AI service; without one the embedded scanner answers"
+    )
+    ai_timeout_seconds: float = Field(60.0, gt=0, le=600, description="How long a scan waits for the AI service")
+    ai_breaker_failures: int = Field(5, ge=1, description="Failures in a row after which the AI service is left alone")
+    ai_breaker_seconds: float = Field(30.0, gt=0, le=3_600, description="For so long, then one scan tries it again")
+    worker_scan_slots: int = Field(4, ge=0, le=64, description="Scans that one worker runs at once")
+    max_scans_per_user: int = Field(4, ge=1, description="Scans of one user at once; the rest wait in order")
+    scan_max_megabytes: int = Field(10, ge=1, le=100, description="Largest file of a scan")
+    rate_limit_scans_per_hour: int = Field(100, ge=1, description="New scans of a user in an hour")
+
+    # -- media, documents, products
+    media_max_megabytes: int = Field(100, ge=1, le=5_000, description="Largest upload")
+    media_quota_megabytes: int = Field(5_120, ge=1, description="All uploads of one user")
+    media_upload_seconds: int = Field(3_600, ge=60, le=86_400, description="How long an upload may take")
+    media_max_pixels: int = Field(50_000_000, ge=1_000_000, description="Largest image, in pixels")
+    media_decoders: int = Field(2, ge=1, le=32, description="Uploads that one API process looks into at once")
+    media_memory_megabytes: int = Field(1_024, ge=256, description="Memory of a process that decodes a file")
+    worker_ocr_slots: int = Field(2, ge=0, le=64, description="Documents that one worker reads at once")
+    max_ocr_per_user: int = Field(2, ge=1, description="Documents of one user that are read at once")
+    ocr_max_pages: int = Field(500, ge=1, le=10_000, description="Pages of a document")
+    ocr_page_seconds: float = Field(60.0, gt=0, le=600, description="Longest reading of one page")
+    ocr_dpi: int = Field(200, ge=72, le=400, description="Resolution that pages without a text layer are read at")
+    ocr_languages: CommaSeparated = Field(("spa", "eng"), description="Languages of documents that name none")
+    tessdata_paths: CommaSeparated = Field(
+        (), description="Folders with *.traineddata besides the usual ones, comma separated"
+    )
+    rate_limit_documents_per_hour: int = Field(300, ge=1, description="Documents that a user may have read in an hour")
+
     # -- sites
     sites_domain: str = Field(
         "localhost",
@@ -261,6 +291,8 @@ class Settings(BaseSettings):
         "build_allowed_hosts",
         "build_tool_paths",
         "git_protocols",
+        "ocr_languages",
+        "tessdata_paths",
         mode="before",
     )
     @classmethod

@@ -4,12 +4,16 @@ from models.audit import AuditEvent
 from models.connections import Identity, OAuthConnection
 from models.credentials import AccessToken, OneTimeLink, RecoveryCode
 from models.deployments import Deployment
+from models.documents import CandidateAcceptance, DocumentPage, OcrJob, ProductCandidate
 from models.executions import Execution, ExecutionEvent, LogChunk, QueueTurn
 from models.idempotency import IdempotencyKey
 from models.jobs import CrawlRequest, Item, Job, JobRun, OutputFile
+from models.media import Media
 from models.notifications import Notification, Preferences
 from models.outbox import OutboxMessage
+from models.products import Product, ProductMedia, ProductPrice
 from models.projects import DeployHook, EnvironmentVariable, Project
+from models.scans import RiskTriage, Scan, ScanRisk
 from models.sessions import Session
 from models.sites import DeploymentFile, SiteAlias, SiteBlob, SitePublication
 from models.tools import Tool
@@ -19,10 +23,12 @@ from models.webhooks import WebhookDelivery, WebhookEffect
 __all__ = [
     "AccessToken",
     "AuditEvent",
+    "CandidateAcceptance",
     "CrawlRequest",
     "DeployHook",
     "Deployment",
     "DeploymentFile",
+    "DocumentPage",
     "EnvironmentVariable",
     "Execution",
     "ExecutionEvent",
@@ -32,15 +38,24 @@ __all__ = [
     "Job",
     "JobRun",
     "LogChunk",
+    "Media",
     "Notification",
     "OAuthConnection",
+    "OcrJob",
     "OneTimeLink",
     "OutboxMessage",
     "OutputFile",
     "Preferences",
+    "Product",
+    "ProductCandidate",
+    "ProductMedia",
+    "ProductPrice",
     "Project",
     "QueueTurn",
     "RecoveryCode",
+    "RiskTriage",
+    "Scan",
+    "ScanRisk",
     "Session",
     "SiteAlias",
     "SiteBlob",

@@ -39,6 +39,14 @@ class Prefix(StrEnum):
     WEBHOOK_DELIVERY = "dlv"
     NOTIFICATION = "ntf"
     IDENTITY = "idn"
+    MEDIA = "med"
+    SCAN = "scan"
+    RISK = "risk"
+    OCR_JOB = "ocr"
+    DOCUMENT_PAGE = "page"
+    CANDIDATE = "cand"
+    ACCEPTANCE = "acc"
+    PRODUCT = "prod"
     ACCESS_TOKEN = "tok"  # noqa: S105 - no password
 
 

@@ -48,18 +48,31 @@ class Permission(StrEnum):
     JOB_READ = "job:read"
     JOB_WRITE = "job:write"
     JOB_RUN = "job:run"
+    DOCUMENT_READ = "document:read"
+    DOCUMENT_WRITE = "document:write"
+    MEDIA_READ = "media:read"
+    MEDIA_WRITE = "media:write"
+    PRODUCT_WRITE = "product:write"
     PROFILE_READ = "profile:read"
     PROJECT_CREATE = "project:create"
     PROJECT_READ = "project:read"
     PROJECT_WRITE = "project:write"
     REPOSITORY_READ = "repository:read"
+    SCAN_READ = "scan:read"
+    SCAN_WRITE = "scan:write"
     TOOL_READ = "tool:read"
     TOOL_WRITE = "tool:write"
     USER_READ = "user:read"
     USER_WRITE = "user:write"
 
 
-_USER = frozenset(Permission) - {Permission.TOOL_WRITE, Permission.USER_READ, Permission.USER_WRITE}
+_USER = frozenset(Permission) - {
+    Permission.MEDIA_WRITE,
+    Permission.PRODUCT_WRITE,
+    Permission.TOOL_WRITE,
+    Permission.USER_READ,
+    Permission.USER_WRITE,
+}
 ROLE_PERMISSIONS: dict[Role, frozenset[Permission]] = {Role.USER: _USER, Role.ADMIN: frozenset(Permission)}
 
 TOKEN_SCOPES: dict[Permission, TokenScope | None] = {
@@ -73,11 +86,18 @@ TOKEN_SCOPES: dict[Permission, TokenScope | None] = {
     Permission.JOB_READ: TokenScope.READ,
     Permission.JOB_WRITE: TokenScope.WRITE,
     Permission.JOB_RUN: TokenScope.WRITE,
+    Permission.DOCUMENT_READ: TokenScope.READ,
+    Permission.DOCUMENT_WRITE: TokenScope.WRITE,
+    Permission.MEDIA_READ: TokenScope.READ,
+    Permission.MEDIA_WRITE: TokenScope.ADMIN,
+    Permission.PRODUCT_WRITE: TokenScope.ADMIN,
     Permission.PROFILE_READ: TokenScope.READ,
     Permission.PROJECT_CREATE: TokenScope.WRITE,
     Permission.PROJECT_READ: TokenScope.READ,
     Permission.PROJECT_WRITE: TokenScope.WRITE,
     Permission.REPOSITORY_READ: TokenScope.READ,
+    Permission.SCAN_READ: TokenScope.READ,
+    Permission.SCAN_WRITE: TokenScope.WRITE,
     Permission.TOOL_READ: TokenScope.READ,
     Permission.TOOL_WRITE: TokenScope.ADMIN,
     Permission.USER_READ: TokenScope.ADMIN,
