@@ -35,6 +35,12 @@ SELECT e.id, e.kind, e.owner_id, e.status, e.stage, e.progress, e.attempt, e.que
        d.framework AS deployment_framework, d.file_count, d.artifact_size, d.uploaded_bytes, d.build_seconds,
        d.redeploy_of_id, d.superseded_by_id, d.configuration::text AS configuration,
        p.slug AS project_slug, p.name AS project_name,
+       s.media_id AS scan_media_id, s.filename AS scan_filename, s.content_type AS scan_content_type,
+       s.size AS scan_size, s.document_key, s.force_llm, s.source AS scan_source, s.scanner::text AS scanner,
+       s.is_truncated, s.risk_count,
+       o.media_id AS ocr_media_id, o.filename AS ocr_filename, o.languages::text AS ocr_languages, o.force_ocr,
+       o.default_currency, o.batch_id, o.page_count, o.pages_read, o.confidence AS ocr_confidence, o.candidate_count,
+       o.engine AS ocr_engine,
        CASE WHEN d.execution_id IS NOT NULL THEN
            (SELECT json_agg(a.name ORDER BY a.name)::text FROM site_aliases a WHERE a.deployment_id = e.id)
        END AS aliases
@@ -48,6 +54,8 @@ LEFT JOIN jobs j ON j.id = r.job_id
 LEFT JOIN tools t ON t.id = r.tool_id
 LEFT JOIN deployments d ON d.execution_id = e.id
 LEFT JOIN projects p ON p.id = d.project_id
+LEFT JOIN scans s ON s.execution_id = e.id
+LEFT JOIN ocr_jobs o ON o.execution_id = e.id
 """
 
 _SELECT: Final = _COLUMNS + _FROM

@@ -16,10 +16,12 @@ from models import (
     access_token_queries,
     account_queries,
     deployments,
+    documents,
     execution_rows,
     job_queries,
     notification_queries,
     project_queries,
+    scans,
     tools,
 )
 from models.database import Row
@@ -28,7 +30,7 @@ from models.permissions import Actor, Permission
 from models.users import Account, find_accounts
 from tasks.crawl import kind as crawl_kind
 
-EXECUTION_PREFIXES: Final = (Prefix.RUN, Prefix.DEPLOYMENT)
+EXECUTION_PREFIXES: Final = (Prefix.RUN, Prefix.DEPLOYMENT, Prefix.SCAN, Prefix.OCR_JOB)
 """Kinds of ids that name executions."""
 
 
@@ -128,6 +130,16 @@ async def run(actor: Actor, id_text: str, *, to: Permission) -> Row:
 async def deployment(actor: Actor, id_text: str, *, to: Permission) -> Row:
     """A deployment that the actor may see."""
     return await visible_execution(actor, uuid_of(id_text, Prefix.DEPLOYMENT), to=to, kind=deployments.KIND)
+
+
+async def scan(actor: Actor, id_text: str, *, to: Permission) -> Row:
+    """A scan that the actor may see."""
+    return await visible_execution(actor, uuid_of(id_text, Prefix.SCAN), to=to, kind=scans.KIND)
+
+
+async def ocr_job(actor: Actor, id_text: str, *, to: Permission) -> Row:
+    """A reading of a document that the actor may see."""
+    return await visible_execution(actor, uuid_of(id_text, Prefix.OCR_JOB), to=to, kind=documents.KIND)
 
 
 def execution_uuid(id_text: str) -> UUID:
