@@ -1,8 +1,8 @@
 """Labelled sentences for the risk rules, and how well the rules find what people would call a risk.
 
-`data/risk_sentences.jsonl` was written before the rules. Half of it is for looking at while rules are written (`DEV`),
-half is only ever counted (`HELD_OUT`). Which is which depends on nothing but the ids: within a language and a kind of
-sentence, the ids in order of their SHA-256 go to the two halves in turn.
+`data/risk_sentences.jsonl` was written before the rules. Half of it is for looking at while rules are written
+(`DEV`), half is only ever counted (`HELD_OUT`). Which is which depends on nothing but the ids: within a language
+and a kind of sentence, the ids in order of their SHA-256 go to the two halves in turn.
 """
 
 from __future__ import annotations
