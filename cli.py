@@ -80,10 +80,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--admin-email", default="admin@switchyard.internal", help="administrator made on the first start")
     add("api", serve_api, "Serve the API")
     add("worker", run_worker, "Run a worker")
-    proxy = add(
-        "egress-proxy", serve_egress_proxy, "Serve the proxy through which builds in containers reach the internet"
-    )
+    proxy = add("egress-proxy", serve_egress_proxy, "Serve the proxy through which contained builds reach the internet")
     proxy.add_argument("--listen", type=_address, default=("0.0.0.0", 3128), metavar="HOST:PORT")  # noqa: S104 - its purpose
+    ai_service = add("ai-service", serve_ai_service, "Serve the risk scanner on the contract of the AI service")
+    ai_service.add_argument("--listen", type=_address, default=("127.0.0.1", 8090), metavar="HOST:PORT")
     migrate = add("migrate", migrate_database, "Bring the database schema up to date")
     migrate.add_argument("--check", action="store_true", help="only check that every model change has its migration")
     admin = add("create-admin", create_admin, "Make an administrator and print the password")
@@ -323,6 +323,14 @@ def serve_egress_proxy(options: argparse.Namespace) -> int:
     set_up_logging(settings)
     asyncio.run(egress_server.serve(guard, listening, stop_signals=STOP_SIGNALS))
     return 0
+
+
+def serve_ai_service(options: argparse.Namespace) -> int:
+    """Serve until SIGTERM or SIGINT; needs no database."""
+    from schema import ai_service
+
+    settings = load(**{name: value for name, value in PROVIDED.items() if name.upper() not in os.environ})
+    return ai_service.run(settings, *options.listen)
 
 
 def _address(text: str) -> tuple[str, int]:

@@ -14,7 +14,7 @@ import re
 import unicodedata
 from typing import Final
 
-_HYPHENATED: Final = re.compile(r"(?<=[^\W\d_])[-\u00ad\u2010]\r?\n[ \t]{0,8}(?=[^\W\d_])")
+_HYPHENATED: Final = re.compile(r"\u00ad|(?<=[^\W\d_])[-\u2010]\r?\n[ \t]{0,8}(?=[^\W\d_])")
 _PART: Final = re.compile(r"[^\W\d_]+|\d+(?:[.,]\d+)*")
 
 

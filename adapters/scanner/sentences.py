@@ -18,7 +18,7 @@ _HEADING_CHARACTERS: Final = 60
 _LOOK_BACK: Final = 24
 
 _LINE_END: Final = re.compile(r"\r\n|[\n\r\v\x85\u2028\u2029\f]")
-_LIST_MARK: Final = re.compile(r"(?:[-*+•‣▪●◦–—·]|\(?(?:\d{1,3}|[a-zA-Z])[.)]|#{1,6}|>)[ \t\xa0]+")
+_LIST_MARK: Final = re.compile(r"(?:[-*+•‣▪●◦–—·]|\(?(?:\d{1,3}|[a-z])[.)]|\(?[A-Z]\)|#{1,6}|>)[ \t\xa0]+")
 _SPACE_BEFORE: Final = re.compile(r"[ \t\xa0]*")
 _STOP: Final = re.compile(r"[.!?…]+")
 _CLOSING: Final = frozenset("\"'”’»)]}*_")

@@ -22,8 +22,9 @@ GAP_WORDS: Final = 3
 _MIN_STEM: Final = 3
 _MAX_STEM: Final = 24
 _LONGEST_WORD: Final = 64
-# Every character belongs to one alternative only, so nothing is tried twice.
-_WORD: Final = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+# No character fits two alternatives, so nothing is tried twice. A word goes on after the hyphen of a line's end.
+_WORD: Final = re.compile(r"[^\W_]+(?:(?:['’\u00ad]|[-\u2010]\r?\n[ \t]{0,8}(?=[^\W\d_]))[^\W_]+)*")
+_JOINT: Final = re.compile(r"\u00ad|[-\u2010]\r?\n[ \t]*")
 _MONTH: Final = {"May": "may(month)"}  # The month is no hedge.
 
 
@@ -135,7 +136,7 @@ def _steps(phrase: str) -> list[_Step]:
 def _short_form(word: str) -> str:
     if word in _MONTH:
         return _MONTH[word]
-    plain = word.replace("’", "'")
+    plain = _JOINT.sub("", word).replace("’", "'")
     if not plain.isascii():
         decomposed = unicodedata.normalize("NFKD", plain)
         plain = "".join(char for char in decomposed if not unicodedata.combining(char))
