@@ -74,7 +74,7 @@ class Modifier(StrEnum):
 
 
 class InvalidRules(Exception):
-    """The files of rules are not what they have to be; the message names file and place."""
+    """The files of rules are not what they have to be; the message names the file, the rule or the phrase."""
 
 
 class _Strict(BaseModel):

