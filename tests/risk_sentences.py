@@ -65,7 +65,7 @@ def parts() -> dict[str, list[Labelled]]:
     for sentence in _read(DATA / "risk_sentences.jsonl"):
         groups[sentence.id.rpartition("-")[0]].append(sentence)
     split = {
-        DEV: _read(DATA / "risk_sentences_paraphrased.jsonl"),
+        DEV: [*_read(DATA / "risk_sentences_paraphrased.jsonl"), *_read(DATA / "risk_sentences_reports.jsonl")],
         HELD_OUT: [],
         BLIND: _read(DATA / "risk_sentences_blind.jsonl"),
     }
