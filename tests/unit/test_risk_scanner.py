@@ -326,7 +326,7 @@ def test_a_binary_under_the_name_of_a_text_is_refused() -> None:
 # -- how good the rules are
 
 
-@pytest.mark.parametrize(("part", "precision", "recall"), [(HELD_OUT, 0.9, 0.9), (BLIND, 0.7, 0.2)])
+@pytest.mark.parametrize(("part", "precision", "recall"), [(HELD_OUT, 0.9, 0.9), (BLIND, 0.7, 0.05)])
 def test_rules_stay_as_good_as_they_were_measured(part: str, precision: float, recall: float) -> None:
     scores = score(parts()[part], lambda text: {finding.category.value for finding in findings(text)}, Category)
     assert scores["all"].precision >= precision
