@@ -30,7 +30,7 @@ from adapters import events, github
 from adapters.storage import Storage, open_storage
 from adapters.structured_logs import set_up_logging
 from models import database
-from resolvers import access_tokens, limits, sessions
+from resolvers import access_tokens, limits, sessions, standing
 from schema import account_pages, build_schema, deploy_hooks, files, log_downloads, oauth, pages, webhooks
 from schema.context import AppState
 from schema.credentials import Gate
@@ -85,7 +85,7 @@ def _routes(settings: Settings, health: Health) -> list[BaseRoute]:
         settings,
         authenticate=access_tokens.authenticate,
         expires_at=access_tokens.expires_at,
-        watch=lambda key: events.hub().watch(key),
+        watch=standing.watch,
     )
     surface = AppState()
     endpoint = BodyLimits(
@@ -147,6 +147,7 @@ async def _opened(app: Starlette, settings: Settings, cache: SiteCache) -> Async
         app.state.storage = await stack.enter_async_context(open_storage(settings))
         await stack.enter_async_context(sessions.opened(settings))
         stack.enter_context(access_tokens.opened())
+        await stack.enter_async_context(standing.opened(settings))
         await stack.enter_async_context(limits.opened(settings))
         await stack.enter_async_context(cache.opened(events.hub()))
         yield
