@@ -30,6 +30,7 @@ from schema.project_commands import ProjectsMutation
 from schema.projects import ProjectsQuery
 from schema.runs import JobRun, RunsMutation, RunsQuery
 from schema.scalars import SCALARS
+from schema.second_factor import SecondFactorMutation
 from schema.sign_in import SignInMutation
 from schema.tools import ToolsMutation, ToolsQuery
 from schema.users import UsersQuery
@@ -54,6 +55,7 @@ _QUERIES: tuple[type, ...] = (
 _MUTATIONS: tuple[type, ...] = (
     SignInMutation,
     AccountMutation,
+    SecondFactorMutation,
     AccessTokensMutation,
     ToolsMutation,
     JobsMutation,
