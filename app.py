@@ -26,7 +26,7 @@ from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from adapters import events, github
+from adapters import events, github, openid
 from adapters.storage import Storage, open_storage
 from adapters.structured_logs import set_up_logging
 from models import database
@@ -101,7 +101,7 @@ def _routes(settings: Settings, health: Health) -> list[BaseRoute]:
         *files.routes(_storage_of),
         *log_downloads.routes(settings),
         *deploy_hooks.routes(),
-        *oauth.routes(),
+        *oauth.routes(settings),
         *webhooks.routes(settings),
         Route("/healthz", health.alive),
         Route("/readyz", health.ready),
@@ -144,6 +144,7 @@ async def _opened(app: Starlette, settings: Settings, cache: SiteCache) -> Async
         await stack.enter_async_context(events.connected(settings))
         await stack.enter_async_context(queue.connected(settings))
         await stack.enter_async_context(github.connected(settings))
+        await stack.enter_async_context(openid.connected(settings))
         app.state.storage = await stack.enter_async_context(open_storage(settings))
         await stack.enter_async_context(sessions.opened(settings))
         stack.enter_context(access_tokens.opened())

@@ -129,7 +129,7 @@ async def create_account(
 
 
 async def add_account(
-    *, email: str, username: str, name: str, password_hash: str, role: Role, confirmed: bool = False
+    *, email: str, username: str, name: str, password_hash: str | None, role: Role, confirmed: bool = False
 ) -> Account | None:
     """Add a user, or None when the address or the username is taken."""
     created = await row(

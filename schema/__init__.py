@@ -25,6 +25,7 @@ from schema.job_commands import JobsMutation
 from schema.jobs import JobsQuery
 from schema.node import NodeQuery
 from schema.notifications import NotificationsMutation, NotificationsQuery, NotificationsSubscription
+from schema.oauth_sign_in import OAuthSignInMutation, OAuthSignInQuery
 from schema.preferences import PreferencesMutation, PreferencesQuery
 from schema.project_commands import ProjectsMutation
 from schema.projects import ProjectsQuery
@@ -41,6 +42,7 @@ _QUERIES: tuple[type, ...] = (
     UsersQuery,
     AccountQuery,
     AccessTokensQuery,
+    OAuthSignInQuery,
     ToolsQuery,
     JobsQuery,
     RunsQuery,
@@ -54,6 +56,7 @@ _QUERIES: tuple[type, ...] = (
 )
 _MUTATIONS: tuple[type, ...] = (
     SignInMutation,
+    OAuthSignInMutation,
     AccountMutation,
     SecondFactorMutation,
     AccessTokensMutation,
