@@ -1,4 +1,4 @@
-"""How large an operation may be: depth, fields, fragments, aliases, directives, repetitions, mutations, and its cost in nodes.
+"""How large an operation may be: depth, fields, fragments, aliases, directives, repetitions, mutations, cost in nodes.
 
 Both measures visit every selection set once and remember fragments, so a document that spreads fragments in
 fragments costs as much as it has characters and not as much as it would expand to; sums stop growing at a ceiling.
