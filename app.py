@@ -80,7 +80,7 @@ def create_app(settings: Settings) -> Starlette:
 
 
 def _routes(settings: Settings, health: Health) -> list[BaseRoute]:
-    operations = Operations(build_schema(), settings, count=limits.count_operation)
+    operations = Operations(build_schema(), settings, count=limits.count_operation, reading=limits.reading)
     gate = Gate(
         settings,
         authenticate=access_tokens.authenticate,
@@ -149,6 +149,7 @@ async def _opened(app: Starlette, settings: Settings, cache: SiteCache) -> Async
         await stack.enter_async_context(sessions.opened(settings))
         stack.enter_context(access_tokens.opened())
         await stack.enter_async_context(standing.opened(settings))
+        stack.enter_context(app.state.health.loop_lag.watched())
         await stack.enter_async_context(limits.opened(settings))
         await stack.enter_async_context(cache.opened(events.hub()))
         yield
