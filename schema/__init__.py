@@ -34,12 +34,14 @@ from schema.scalars import SCALARS
 from schema.second_factor import SecondFactorMutation
 from schema.sign_in import SignInMutation
 from schema.tools import ToolsMutation, ToolsQuery
+from schema.user_administration import UserAdministrationMutation, UserAdministrationQuery
 from schema.users import UsersQuery
 from schema.webhooks import WebhooksMutation, WebhooksQuery
 
 _QUERIES: tuple[type, ...] = (
     NodeQuery,
     UsersQuery,
+    UserAdministrationQuery,
     AccountQuery,
     AccessTokensQuery,
     OAuthSignInQuery,
@@ -58,6 +60,7 @@ _MUTATIONS: tuple[type, ...] = (
     SignInMutation,
     OAuthSignInMutation,
     AccountMutation,
+    UserAdministrationMutation,
     SecondFactorMutation,
     AccessTokensMutation,
     ToolsMutation,
