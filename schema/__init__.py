@@ -16,6 +16,7 @@ from strawberry.schema.config import StrawberryConfig
 
 from schema.access_tokens import AccessTokensMutation, AccessTokensQuery
 from schema.account import AccountMutation, AccountQuery
+from schema.audit import AuditQuery
 from schema.deployment_commands import DeploymentsMutation
 from schema.deployments import Deployment, DeploymentsQuery
 from schema.detection import DetectionQuery
@@ -45,6 +46,7 @@ _QUERIES: tuple[type, ...] = (
     AccountQuery,
     AccessTokensQuery,
     OAuthSignInQuery,
+    AuditQuery,
     ToolsQuery,
     JobsQuery,
     RunsQuery,
