@@ -24,10 +24,12 @@ from models.sealed import TOTP_SECRET
 from resolvers import sessions
 from tasks import account_purge
 from tasks.outbox import NotYet
-from tests.conftest import ApiServer, WorkerFactory
+from tests.conftest import ApiServer, Programs, Template, WorkerFactory
 from tests.factories import REGISTER, Person, new_user, sign_in
 from tests.harness.client import GraphQLClient, GraphQLFailure, open_socket
 from tests.harness.executions import add_items, add_request, uuid_of
+from tests.harness.github_accounts import connect
+from tests.harness.github_server import GitHubServer
 from tests.harness.processes import Api
 from tests.harness.projects import ONE_DEPLOYMENT, Studio, deployment_id_of, open_studio, uuid
 from tests.harness.sites import SiteDesk, SiteProject
@@ -43,6 +45,23 @@ USERS = "query ($search: String) { it: users(filter: {search: $search}) { totalC
 USER = "query ($id: ID!) { it: user(id: $id) { id } }"
 NEW_TOKEN = "mutation ($input: CreateAccessTokenInput!) { it: createAccessToken(input: $input) { token } }"
 PAGE = {"index.html": "<h1>The same page</h1>" * 100}
+
+
+@pytest_asyncio.fixture(scope="module")
+async def github() -> AsyncIterator[GitHubServer]:
+    """The stand-in, where accounts can be connected."""
+    async with GitHubServer().running() as server:
+        yield server
+
+
+@pytest_asyncio.fixture(scope="module")
+async def api_server(programs: Programs, template: Template, github: GitHubServer) -> ApiServer:
+    """An API that knows the stand-in."""
+    programs.environment.update(github.settings)
+    server = await programs.api(ApiServer)
+    server.programs, server.admin_password = programs, template.admin_password
+    programs.environment["BASE_URL"] = server.url
+    return server
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -245,6 +264,18 @@ async def test_the_last_administrator_cannot_go(client: GraphQLClient, admin: Pe
 # -- at once, and after that
 
 
+async def test_github_forgets_the_token_of_an_account_that_is_deleted(
+    client: GraphQLClient, github: GitHubServer, person: Person, db: asyncpg.Connection
+) -> None:
+    await connect(client, person, github, "octo-leaving")
+    assert "octo-leaving" in github.tokens.values()
+    # Signed in just now: no password is needed.
+    assert (await client.run(DELETE_ACCOUNT, {"input": {}}, token=person.token))["it"] == {"ok": True}
+    await eventually(lambda: "octo-leaving" not in github.tokens.values())
+    assert await db.fetchval("SELECT count(*) FROM oauth_connections WHERE user_id = $1", uuid_of(person)) == 0
+    assert set(await mentions(db, "octo-leaving")) == {"audit_events"}, "until the trail is purged"
+
+
 async def test_an_account_is_gone_at_once_and_a_worker_leaves_nothing_of_it(
     client: GraphQLClient,
     elsewhere: GraphQLClient,
@@ -301,6 +332,8 @@ async def test_an_account_is_gone_at_once_and_a_worker_leaves_nothing_of_it(
     await eventually(lambda: letters_to(settings_env, person.email), 15)
     assert letters_to(settings_env, person.email) == ["Your account was deleted"]
     assert not await gone(db, user_id), "it waits for what runs"
+    row = await db.fetchrow("SELECT attempts <= 1, last_error FROM outbox_messages WHERE topic = 'account.purge'")
+    assert tuple(row) == (True, None), "and that is no failed attempt"
     await running.finish(ExecutionStatus.CANCELLED)
 
     async def is_gone() -> bool:
@@ -385,7 +418,7 @@ async def test_whatever_call_a_purge_is_cut_off_at_the_next_one_goes_on(
         pool = Failing(studio.pool, counter, names=names, is_done=bool(cuts % 2))
         files = Failing(storage.current(), counter, names=names, is_done=bool(cuts % 2))
         try:
-            await account_purge.purge(files, pool, payload)  # type: ignore[arg-type] # they do all that is needed
+            await account_purge.purge(files, pool, payload)
         except NotYet:
             cuts += 1
             assert cuts < 100

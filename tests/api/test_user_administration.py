@@ -264,7 +264,7 @@ async def test_two_administrators_who_end_each_other_at_once_leave_one(
             await connection.execute("SELECT 1 FROM users WHERE role = 'ADMIN' ORDER BY id FOR UPDATE")
             calls = [
                 asyncio.create_task(server.raw(document, {"input": {"id": target.id, **more}}, token=actor.token))
-                for server, actor, target in ((client, *pair), (elsewhere, *reversed(pair)))
+                for server, actor, target in ((client, pair[0], pair[1]), (elsewhere, pair[1], pair[0]))
             ]
             await studio.until_waiting(2)
         answers = [answer.json() for answer in await asyncio.gather(*calls)]
@@ -273,6 +273,19 @@ async def test_two_administrators_who_end_each_other_at_once_leave_one(
         assert await db.fetchval("SELECT count(*) FROM users WHERE role = 'ADMIN' AND is_active") == 1
     finally:
         await alone(db, admin)
+
+
+async def test_whoever_is_no_administrator_any_more_by_the_time_it_counts_changes_nothing(
+    client: GraphQLClient, admin: Person, person: Person, db: asyncpg.Connection, studio: Studio
+) -> None:
+    actor = await new_user(client, role=Role.ADMIN, db=db)
+    async with studio.pool.acquire() as connection, connection.transaction():
+        await connection.execute("UPDATE users SET role = 'USER' WHERE id = $1", uuid_of(actor))
+        given = {"input": {"id": person.id, "role": "ADMIN"}}
+        asking = asyncio.create_task(client.raw(SET_ROLE, given, token=actor.token))
+        await studio.until_waiting(1)
+    assert (await asking).json()["errors"][0]["extensions"]["code"] == "FORBIDDEN"
+    assert await db.fetchval("SELECT role FROM users WHERE id = $1", uuid_of(person)) == "USER"
 
 
 # -- switching off
