@@ -82,6 +82,7 @@ class OpenId:
         self._client_id = settings.google_client_id
         self._client_secret = settings.google_client_secret
         self._lock = asyncio.Lock()
+        self._failed_at = float("-inf")
         self._provider: _Provider | None = None
         self._provider_read_at = 0.0
         self._keys: list[jwt.PyJWK] = []
@@ -160,12 +161,13 @@ class OpenId:
 
     async def _key(self, kid: Any) -> jwt.PyJWK | None:
         """The key of an id, after another look if it is not known; without an id the only key there is (Core §10.1)."""
-        async with self._lock:
+        provider = await self._discovered()
+        async with self._alone():
             if not self._keys or time.monotonic() - self._keys_read_at > KEPT_SECONDS:
-                await self._read_keys()
+                await self._read_keys(provider)
             found = self._known(kid)
             if found is None and self._may_refresh():
-                await self._read_keys()
+                await self._read_keys(provider)
                 found = self._known(kid)
             return found
 
@@ -181,8 +183,7 @@ class OpenId:
         self._refreshes.append(now)
         return True
 
-    async def _read_keys(self) -> None:
-        provider = await self._discovered()
+    async def _read_keys(self, provider: _Provider) -> None:
         status, answer = await self._exchange("GET", provider.keys_url)
         if status != 200:
             raise _unavailable()
@@ -195,23 +196,42 @@ class OpenId:
     # -- the provider
 
     async def _discovered(self) -> _Provider:
-        if self._provider is not None and time.monotonic() - self._provider_read_at < KEPT_SECONDS:
+        async with self._alone():
+            if self._provider is None or time.monotonic() - self._provider_read_at > KEPT_SECONDS:
+                self._provider = await self._read_document()
+                self._provider_read_at = time.monotonic()
             return self._provider
+
+    async def _read_document(self) -> _Provider:
         status, answer = await self._exchange("GET", f"{self._issuer}{_DISCOVERY_PATH}")
         if status != 200:
             raise _unavailable()
         try:
             if text(answer, "issuer") != self._issuer:  # OpenID Connect Discovery §4.3
                 raise UnexpectedShape("issuer")
-            self._provider = _Provider(
+            return _Provider(
                 authorization_url=self._endpoint(answer, "authorization_endpoint"),
                 token_url=self._endpoint(answer, "token_endpoint"),
                 keys_url=self._endpoint(answer, "jwks_uri"),
             )
         except UnexpectedShape as error:
             raise _not_understood(str(error)) from None
-        self._provider_read_at = time.monotonic()
-        return self._provider
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        """One question about document or keys at a time; whoever waited for one that failed has their answer.
+
+        Otherwise those who wait would try one after the other, ten seconds each, at a provider that is silent.
+        """
+        began = time.monotonic()
+        async with self._lock:
+            if self._failed_at > began:
+                raise _unavailable()
+            try:
+                yield
+            except ServiceUnavailable:
+                self._failed_at = time.monotonic()
+                raise
 
     def _endpoint(self, answer: Any, name: str) -> str:
         """An address of the provider; one that is not encrypted only where the issuer is not either."""

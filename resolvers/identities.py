@@ -265,7 +265,7 @@ async def _add(account: Row, found: Found, address: str, *, is_news: bool = True
         variables = {
             "username": account["username"],
             "provider": name,
-            "login": f"{found.login} ({address})",
+            "login": found.login if found.login == address else f"{found.login} ({address})",
             "consequences": _TAKEN_OVER if was_unproved else _UNTOUCHED,
         }
         payload = mail.letter(key, user_id=account["user_id"], template="identity_linked", variables=variables)

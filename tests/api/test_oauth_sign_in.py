@@ -25,7 +25,8 @@ from redis.asyncio import Redis
 from adapters.secret_box import SecretBox
 from models.ids import Prefix, decode_id, encode_id, new_id
 from models.sealed import TOTP_SECRET
-from settings import parse_keyring
+from schema.credentials import oauth_cookie
+from settings import Settings, parse_keyring
 from tests.api.test_account_life import Mailbox, token_of
 from tests.conftest import ApiServer, Programs, Template, WorkerFactory
 from tests.factories import LOGIN, NOBODYS_ID, Person, new_user, sign_in
@@ -36,6 +37,7 @@ from tests.harness.github_server import Fault as GitHubFault
 from tests.harness.github_server import GitHubServer
 from tests.harness.oauth_browsers import COMPLETE, IDENTITY, START, Browser, somebody
 from tests.harness.openid_server import CLIENT_ID, Claims, Fault, Forgery, OpenIdServer
+from tests.harness.waiting import eventually
 
 SETTINGS = {"EMAIL_CONFIRMATION": "false", "WORKER_CRAWL_SLOTS": "0", "WORKER_BUILD_SLOTS": "0"}
 APP = "https://app.example.com"
@@ -185,6 +187,15 @@ async def test_the_cookie_is_for_the_server_alone(browser: Browser) -> None:
     assert (await browser.raw(START, given)).headers.get_list("set-cookie") == [cookie]
 
 
+def test_the_cookie_is_the_hosts_alone_where_there_is_tls() -> None:
+    assert oauth_cookie(Settings.model_construct(base_url="https://api.example.com")) == "__Host-switchyard_oauth"
+
+
+async def test_no_more_is_asked_for_than_who_somebody_is(browser: Browser, client: GraphQLClient) -> None:
+    assert parameter(await browser.start("GITHUB"), "scope") == "read:user user:email"
+    assert parameter(await browser.start("GOOGLE"), "scope") == "openid email profile"
+
+
 async def test_a_refusal_at_the_provider_reaches_the_app(browser: Browser) -> None:
     state = parameter(await browser.start("GOOGLE", redirectTo=f"{APP}/back?page=1"), "state")
     answer = await browser.visit(f"{browser.origin}/auth/google/callback?error=access_denied&state={state}")
@@ -324,15 +335,37 @@ async def test_of_many_who_redeem_one_code_one_signs_in(browser: Browser, db: as
 
 
 async def test_two_first_sign_ins_of_one_person_make_one_account(
-    browser: Browser, other_browser: Browser, google: OpenIdServer, github: GitHubServer
+    browser: Browser, other_browser: Browser, google: OpenIdServer, github: GitHubServer, db: asyncpg.Connection
 ) -> None:
+    """With one identity whose address changes in between, and with two identities that have one address."""
+    subject = secrets.token_hex(10)
     for providers in (("GOOGLE", "GOOGLE"), ("GOOGLE", "GITHUB")):
-        google.browser = somebody(email=f"{github.browser_login}@example.com")
-        codes = [await browser.code(providers[0]), await other_browser.code(providers[1])]
-        done = await asyncio.gather(browser.complete(codes[0]), other_browser.complete(codes[1]))
+        google.browser = somebody(subject=subject, email=f"{github.browser_login}@example.com")
+        codes = [await browser.code(providers[0])]
+        if providers[1] == "GOOGLE":
+            google.browser = somebody(subject=subject)
+        codes.append(await other_browser.code(providers[1]))
+        async with db.transaction():
+            await db.execute("LOCK TABLE users IN SHARE ROW EXCLUSIVE MODE")  # nobody can be added for now
+            both = asyncio.gather(browser.complete(codes[0]), other_browser.complete(codes[1]))
+            await waiting_for_locks(db, 2)
+        done = await both
         assert done[0]["user"]["id"] == done[1]["user"]["id"]
         assert sorted(each["isNewAccount"] for each in done) == [False, True]
-        github.browser_login = f"octo-{secrets.token_hex(5)}"
+        subject, github.browser_login = secrets.token_hex(10), f"octo-{secrets.token_hex(5)}"
+
+
+async def waiting_for_locks(db: asyncpg.Connection, number: int) -> None:
+    """Wait until so many transactions of the API wait for one another, or for the test's."""
+
+    async def met() -> bool:
+        await db.execute("SELECT pg_stat_clear_snapshot()")
+        found = await db.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        return bool(found == number)
+
+    await eventually(met, 5, what=f"{number} that wait for locks")
 
 
 # -- what a provider says
@@ -359,7 +392,7 @@ def by_another_key(server: OpenIdServer, claims: Claims) -> str:
 
 
 FORGERIES: dict[str, Forgery] = {
-    "alg none": lambda server, claims: jwt.encode(claims, None, algorithm="none", headers={"kid": server.keys[0].kid}),
+    "alg none": lambda server, claims: jwt.encode(claims, "", algorithm="none", headers={"kid": server.keys[0].kid}),
     "alg HS256 with the public key": hs256_with_the_public_key,
     "another key": by_another_key,
     "garbage": lambda *_: "a.b.c",
@@ -688,7 +721,11 @@ async def test_the_last_way_in_stays(
     error = await refused(browser.run(UNLINK, {"input": {"id": ids[0]}}, token=token))
     assert (error["code"], error["reason"]) == ("CONFLICT", "lastMethod")
     ids.append((await browser.sign_in("GITHUB", token=token))["identity"]["id"])
-    answers = await asyncio.gather(*(browser.raw(UNLINK, {"input": {"id": each}}, token=token) for each in ids))
+    async with db.transaction():
+        await db.execute("SELECT 1 FROM users WHERE id = $1 FOR UPDATE", key_of(first["user"]["id"]))
+        both = asyncio.gather(*(browser.raw(UNLINK, {"input": {"id": each}}, token=token) for each in ids))
+        await waiting_for_locks(db, 2)
+    answers = await both
     reasons = [error["extensions"]["details"]["reason"] for each in answers for error in each.json().get("errors", ())]
     assert reasons == ["lastMethod"], "two at once do not take two"
     assert len((await browser.run(MINE, token=token))["identities"]) == 1

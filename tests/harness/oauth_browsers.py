@@ -33,6 +33,9 @@ class Browser(GraphQLClient):
         self.origin = f"{parts.scheme}://{parts.netloc}"
         self.http.headers["origin"] = self.origin
 
+    async def __aenter__(self) -> Browser:
+        return self
+
     async def start(self, provider: str, *, token: str | None = None, **given: Any) -> str:
         """The address at the provider."""
         given = {"provider": provider, "redirectTo": f"{self.origin}/app?page=1", **given}

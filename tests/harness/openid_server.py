@@ -6,6 +6,7 @@ wrong with the next ID token it says with `forge`, what is wrong with the next a
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -40,6 +41,7 @@ class Fault(StrEnum):
     CUT_OFF = "CUT_OFF"
     HUGE = "HUGE"
     OTHER_SHAPE = "OTHER_SHAPE"
+    HELD = "HELD"
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class OpenIdServer:
         self._codes: dict[str, tuple[dict[str, str], Somebody]] = {}
         self._faults: list[tuple[Fault, re.Pattern[str]]] = []
         self._forgery: Forgery | None = None
+        self.held = asyncio.Event()
+        self._released = asyncio.Event()
         self.rotate()
 
     @property
@@ -97,6 +101,10 @@ class OpenIdServer:
     def fail(self, fault: Fault, path: str = "", *, times: int = 1) -> None:
         """Answer the next requests whose path matches badly."""
         self._faults += [(fault, re.compile(path))] * times
+
+    def release(self) -> None:
+        """Let go of what is held: it is answered with an error."""
+        self._released.set()
 
     def sign(self, claims: Claims, **headers: Any) -> str:
         """An ID token with these claims, by the key in use."""
@@ -183,6 +191,9 @@ class OpenIdServer:
         for number, (fault, path) in enumerate(self._faults):
             if path.search(request.path):
                 del self._faults[number]
+                if fault is Fault.HELD:
+                    self.held.set()
+                    await self._released.wait()
                 return self._badly(fault, request)
         return None
 
@@ -214,4 +225,5 @@ class OpenIdServer:
         try:
             yield self
         finally:
+            self._released.set()
             await runner.cleanup()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from urllib.parse import parse_qs, urlsplit
 
@@ -52,7 +53,7 @@ async def subject_of(client: OpenId, code: str) -> str:
     return (await client.identify(code, verifier=VERIFIER, redirect_uri=CALLBACK, nonce="n")).subject
 
 
-@pytest.mark.parametrize("fault", list(Fault))
+@pytest.mark.parametrize("fault", [fault for fault in Fault if fault is not Fault.HELD])
 @pytest.mark.parametrize("path", ["openid-configuration", "token", "keys"])
 async def test_a_provider_that_fails_is_unavailable(
     server: OpenIdServer, client: OpenId, fault: Fault, path: str
@@ -76,6 +77,17 @@ async def test_a_provider_that_is_away_is_unavailable() -> None:
     async with openid.connected(settings_for("http://127.0.0.1:1")) as client:
         with pytest.raises(ServiceUnavailable):
             await code_of(client)
+
+
+async def test_nobody_waits_in_turn_for_a_silent_provider(server: OpenIdServer, client: OpenId) -> None:
+    server.fail(Fault.HELD, "openid-configuration")
+    waiting = [asyncio.create_task(code_of(client)) for _ in range(5)]
+    await asyncio.wait_for(server.held.wait(), 5)
+    server.release()
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(result) for result in results] == [ServiceUnavailable] * 5
+    assert server.calls.count("/.well-known/openid-configuration") == 1
+    await code_of(client)
 
 
 async def test_another_issuers_document_is_not_believed(server: OpenIdServer) -> None:
