@@ -91,7 +91,9 @@ async def find_actors(user_ids: Sequence[UUID]) -> dict[UUID, Account]:
 
 
 async def insert_for_system(connection: Connection, action: str, details: dict[str, Any]) -> None:
-    """Write down what the command line did, on its own connection, in its transaction if there is one."""
+    """Write down what the command line did, on its own connection; a database that was never migrated has no trail."""
+    if await connection.fetchval("SELECT to_regclass('audit_events')") is None:
+        return
     await connection.fetchval(
         """INSERT INTO audit_events (id, occurred_at, action, outcome, details)
            VALUES ($1, clock_timestamp(), $2, $3, $4::jsonb) RETURNING id""",
