@@ -35,7 +35,7 @@ async def delete_own(actor: Actor, *, password: str | None, totp_code: str | Non
         raise Unauthorized("Sign in first.")
     await proof.prove_again(actor, password, act=_OWN)
     code = await second_factor.check(actor.user_id, totp_code, origin=actor.origin, act=_OWN, field="totpCode")
-    await _delete(actor, actor.user_id, action=_OWN, how="as you asked", code=code)
+    await _end(actor, actor.user_id, action=_OWN, how="as you asked", code=code)
 
 
 async def delete_user(actor: Actor, id_text: str) -> None:
@@ -43,10 +43,10 @@ async def delete_user(actor: Actor, id_text: str) -> None:
     account = await access.user(actor, id_text, to=Permission.USER_WRITE)
     if account.id == actor.user_id:
         raise ValidationFailed("This is your own account; use deleteAccount, which asks for proof.", path=["id"])
-    await _delete(actor, account.id, action="deleteUser", how="by an administrator")
+    await _end(actor, account.id, action="deleteUser", how="by an administrator")
 
 
-async def _delete(actor: Actor, user_id: UUID, *, action: str, how: str, code: Proof | None = None) -> None:
+async def _end(actor: Actor, user_id: UUID, *, action: str, how: str, code: Proof | None = None) -> None:
     async with unit_of_work():
         target = await lock_target(actor, user_id, is_lost=True)
         if code is not None:
