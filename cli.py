@@ -25,7 +25,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import settings as settings_module
-from adapters import embedded
+from adapters import embedded, garbage
 from adapters.cancellation import first_error
 from adapters.embedded import children, supervisor
 from errors import SwitchyardError
@@ -205,7 +205,7 @@ async def _prepare_database(settings: Settings, admin_email: str) -> str | None:
     from models import database
     from resolvers import tools, users
 
-    with database.database_errors():
+    with database.database_errors(), garbage.seldom():
         applied = await database.migrate(settings.database_url.get_secret_value())
     for name in applied:
         _say(f"Migrated the database: {name}")
@@ -296,9 +296,10 @@ def _say(text: str) -> None:
 
 def serve_api(_options: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT."""
-    import uvloop
+    with garbage.loading():
+        import uvloop
 
-    from app import serve
+        from app import serve
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(load()))
@@ -307,7 +308,8 @@ def serve_api(_options: argparse.Namespace) -> int:
 
 def run_worker(_options: argparse.Namespace) -> int:
     """Work until SIGTERM or SIGINT."""
-    from tasks import worker
+    with garbage.loading():
+        from tasks import worker
 
     asyncio.run(worker.run(load()))
     return 0
@@ -346,7 +348,7 @@ def migrate_database(options: argparse.Namespace) -> int:
             print(f"No migration yet: {change}", file=sys.stderr)
         return 1 if missing else 0
     settings = load()
-    with database.database_errors():
+    with database.database_errors(), garbage.seldom():
         applied = asyncio.run(database.migrate(settings.database_url.get_secret_value()))
     print("\n".join(applied) if applied else "The schema is up to date.")
     for slug in asyncio.run(_install_tools(settings)):
@@ -409,7 +411,8 @@ def rotate_keys(_options: argparse.Namespace) -> int:
 
 def print_schema(options: argparse.Namespace) -> int:
     """Print the SDL, or compare it with the file in the repository."""
-    from schema import sdl
+    with garbage.loading():
+        from schema import sdl
 
     text = sdl().rstrip("\n") + "\n"
     if not options.check:
@@ -489,4 +492,6 @@ def doctor(_options: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_code = main()
+    garbage.ending()
+    sys.exit(exit_code)
