@@ -37,6 +37,7 @@ USERNAME_TRIES: Final = 8
 MAX_LOGIN_LENGTH: Final = 120
 PROVIDER_NAMES: Final = {IdentityProvider.GITHUB: "GitHub", IdentityProvider.GOOGLE: "Google"}
 
+_CLOSED: Final = "credentials"
 _SHORTEST_USERNAME: Final = 3
 _LONGEST_STEM: Final = 24  # leaves room for what makes it unique, within 32
 _NOT_IN_USERNAMES: Final = re.compile(r"[^A-Za-z0-9._-]+", re.ASCII)
@@ -116,10 +117,15 @@ async def sign_in(found: Found, *, totp_code: str | None, origin: Origin) -> Ent
         await limits.count_identity_claim(origin, account=found.address)
     elif account["is_active"] and not _is_unproved(account):
         proved = await second_factor.check(account["user_id"], totp_code, origin=origin, act="login")
-    async with unit_of_work():
-        entered, unproved_owner = await _enter(found, None if proved is None else proved.user_id, origin)
-        if proved is not None:
-            await second_factor.spend(proved)
+    try:
+        async with unit_of_work():
+            entered, unproved_owner = await _enter(found, None if proved is None else proved.user_id, origin)
+            if proved is not None:
+                await second_factor.spend(proved)
+    except Unauthorized as refusal:
+        if proved is not None and refusal.details.get("reason") != _CLOSED:
+            await second_factor.note_refusal(proved.user_id, refusal, origin=origin, act="login")
+        raise
     if unproved_owner is not None:
         sessions.forget(unproved_owner)
     return entered
@@ -325,7 +331,7 @@ def _owner(actor: Actor) -> UUID:
 
 
 def _closed() -> Unauthorized:
-    return Unauthorized("This sign-in opens no account here.", reason="credentials")
+    return Unauthorized("This sign-in opens no account here.", reason=_CLOSED)
 
 
 async def _record(actor: Actor, action: str, user_id: UUID, provider: IdentityProvider) -> None:

@@ -21,7 +21,6 @@ import structlog
 from adapters import events
 from adapters.cancellation import end
 from adapters.events import Watcher
-from errors import ServiceUnavailable
 from models import standing_queries
 from models.database import database_errors
 from models.events import SessionsChanged
@@ -109,6 +108,6 @@ async def _look_for_ever(settings: Settings) -> None:
         try:
             await look(idle_days=settings.session_idle_days)
             pause = LOOK_SECONDS
-        except ServiceUnavailable as error:
+        except Exception as error:  # noqa: BLE001 - an edge: whatever it is, streams must not stay open unwatched
             pause = RETRY_SECONDS
-            _log.warning("standing_not_checked", error=error.message)
+            _log.warning("standing_not_checked", error=repr(error))

@@ -462,6 +462,7 @@ async def test_the_command_counts_and_fails_until_everything_opened(
         "environment_variables: 2 sealed anew with new",
         "deployments: 0 sealed anew with new",
         "oauth_connections: 0 sealed anew with new",
+        "users: 0 sealed anew with new",
     ]
     assert SECRET not in failed.stdout + failed.stderr
 
