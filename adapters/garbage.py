@@ -1,7 +1,7 @@
 """The garbage collector, kept out of the way of a process that loads, migrates or ends.
 
 Modules are thousands of objects that live as long as the process. Looking through them again and again while they come
-to be, and once more before they go, is a third of what a start and an end cost, and finds nothing. Collecting while a
+to be, and once more before they go, finds nothing and is a quarter to a third of what both cost. Collecting while a
 process works is left to Python and to who serves.
 """
 
@@ -25,7 +25,7 @@ def loading() -> Iterator[None]:
 
 @contextmanager
 def seldom() -> Iterator[None]:
-    """Collect a tenth as often: for work that makes much and soon forgets it. It may take tens of megabytes more."""
+    """Collect far less often: for work that makes much and soon forgets it. It may take tens of megabytes more."""
     before = gc.get_threshold()
     gc.set_threshold(50_000, 20, 50)
     try:

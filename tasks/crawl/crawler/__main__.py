@@ -69,7 +69,7 @@ def _refusal(start: Start) -> tuple[list[str | int], str] | None:
 
 
 def _crawl(start: Start, in_fd: int, out_fd: int, already_read: bytes) -> None:
-    gc.disable()  # modules are no garbage, and looking through them takes a fifth of the start
+    gc.disable()  # modules are no garbage
     # The reactor must be installed by Scrapy's process object before anything imports it, hence the order here.
     from scrapy.crawler import AsyncCrawlerProcess
 
