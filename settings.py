@@ -116,6 +116,9 @@ class Settings(BaseSettings):
     rate_limit_auth_per_minute: int = Field(
         5, ge=1, description="Failed sign-ins, registrations and resets in a minute, of an address and of an account"
     )
+    rate_limit_second_factor_per_quarter_hour: int = Field(
+        5, ge=1, description="Wrong codes of a second factor in fifteen minutes, of an account"
+    )
     rate_limit_deployments_per_hour: int = Field(10, ge=1, description="New deployments of a user in an hour")
     rate_limit_cost_per_minute: int = Field(
         100, ge=10, description="Calls of a user in a minute; one that asks for many nodes counts for several"

@@ -21,7 +21,7 @@ from adapters.rate_limits import Charge, Limiter, Policy, Standing
 from errors import RateLimitExceeded, Unauthorized, ValidationFailed
 from models import users
 from models.permissions import Actor, Origin
-from resolvers import sessions
+from resolvers import limit_news, sessions
 from settings import Settings
 
 NODES_PER_CALL: Final = 50
@@ -44,6 +44,10 @@ class Notes:
         )
 
 
+class MoreAsked(Unauthorized):
+    """What was shown so far is right, and something else is asked for beside it: no failed attempt."""
+
+
 notes: ContextVar[Notes | None] = ContextVar("rate_limit_notes", default=None)
 """Set by whoever wants to tell the caller how the buckets stand (`schema/rate_headers.py`)."""
 
@@ -54,6 +58,7 @@ class _Opened:
     calls: Policy
     authentication: Policy
     deployments: Policy
+    second_factor: Policy
 
 
 _opened: _Opened | None = None
@@ -73,6 +78,7 @@ async def opened(settings: Settings) -> AsyncIterator[None]:
             calls=Policy("calls", settings.rate_limit_cost_per_minute, 60),
             authentication=Policy("auth", settings.rate_limit_auth_per_minute, 60),
             deployments=Policy("deployments", settings.rate_limit_deployments_per_hour, 3_600),
+            second_factor=Policy("secondFactor", settings.rate_limit_second_factor_per_quarter_hour, 900),
         )
         try:
             yield
@@ -88,9 +94,24 @@ async def count_operation(actor: Actor, nodes: int) -> None:
     if _opened is None:
         return
     policy = _opened.calls
-    subject = actor.user_id.hex if actor.user_id is not None else _address(actor.origin)
     weight = min(max(1, -(-nodes // NODES_PER_CALL)), policy.limit)
-    await _take([Charge(policy, subject, weight)], "This is more than you may ask for in a minute")
+    await _take([Charge(policy, _caller(actor), weight)], _TOO_MANY_CALLS, actor.origin)
+
+
+@asynccontextmanager
+async def reading(actor: Actor) -> AsyncIterator[None]:
+    """Read a document that nobody sent before inside; one that is refused has cost a call.
+
+    Otherwise documents that are never right could be sent without end, each of them new. What is right pays when it
+    runs. Raises RateLimitExceeded before anything is read.
+    """
+    if _opened is None:
+        yield
+        return
+    charges = [Charge(_opened.calls, _caller(actor))]
+    await _take(charges, _TOO_MANY_CALLS, actor.origin)
+    yield
+    await _handle().limiter.give_back(charges)
 
 
 async def count_identity_claim(origin: Origin, *, account: str | None = None) -> None:
@@ -101,12 +122,12 @@ async def count_identity_claim(origin: Origin, *, account: str | None = None) ->
     """
     if _is_on():
         named = [] if account is None else [f"claim:{_pseudonym(account)}"]
-        await _take(_authentication(origin, *named), _TOO_MANY_ATTEMPTS)
+        await _take(_authentication(origin, *named), _TOO_MANY_ATTEMPTS, origin)
 
 
 @asynccontextmanager
 async def attempt(origin: Origin, *, account: str | UUID, device: str | None = None) -> AsyncIterator[None]:
-    """Try to prove an identity inside; only what ends with Unauthorized or ValidationFailed counts.
+    """Try to prove an identity inside; only what ends with Unauthorized or ValidationFailed counts, but not MoreAsked.
 
     It counts for the address and for the account: its name as it was typed, or the id of a user who is signed in and
     proves it again. A browser that its owner signed in with before has a bucket of its own in the account's place, so
@@ -119,17 +140,22 @@ async def attempt(origin: Origin, *, account: str | UUID, device: str | None = N
     # By what was typed and not by the account found: a bucket that two names share would tell that they are one's.
     named = f"user:{account.hex}" if isinstance(account, UUID) else f"account:{_pseudonym(account)}"
     charges = _authentication(origin, named if device is None else f"device:{device}")
-    await _take(charges, _TOO_MANY_ATTEMPTS)
-    is_due = True  # also of an attempt that is broken off: its work was done
-    try:
+    async with _charged_if_it_fails(charges, origin):
         yield
-        is_due = False
-    except Exception as error:
-        is_due = isinstance(error, Unauthorized | ValidationFailed)
-        raise
-    finally:
-        if not is_due:
-            await _handle().limiter.give_back(charges)
+
+
+@asynccontextmanager
+async def second_factor(user_id: UUID) -> AsyncIterator[None]:
+    """Try a code of an account's second factor inside; what ends with Unauthorized or ValidationFailed counts.
+
+    A code has six digits, so guesses count for the account alone and for longer, whatever address they come from.
+    Raises RateLimitExceeded before anything is tried.
+    """
+    if not _is_on():
+        yield
+        return
+    async with _charged_if_it_fails([Charge(_handle().second_factor, user_id.hex)], None):
+        yield
 
 
 @dataclass(slots=True)
@@ -138,10 +164,13 @@ class Slot:
 
     refusal: RateLimitExceeded | None = None
     is_used: bool = False
+    charge: Charge | None = None
 
     def use(self) -> None:
         """Make the deployment; raises RateLimitExceeded when there is no room."""
         if self.refusal is not None:
+            if self.charge is not None:
+                limit_news.log_refusal(self.charge.policy, self.charge.subject)
             raise self.refusal
         self.is_used = True
 
@@ -160,11 +189,10 @@ async def deployment(user_id: UUID) -> AsyncIterator[Slot]:
         yield Slot()
         return
     charges = [Charge(_handle().deployments, user_id.hex)]
+    refused = await _refused(charges)
     slot = Slot()
-    try:
-        await _take(charges, "You made too many deployments within an hour")
-    except RateLimitExceeded as refusal:
-        slot.refusal = refusal
+    if refused is not None:
+        slot = Slot(_refusal(refused[1], "You made too many deployments within an hour"), charge=charges[0])
     is_made = False
     try:
         yield slot
@@ -177,28 +205,60 @@ async def deployment(user_id: UUID) -> AsyncIterator[Slot]:
 # -- inside
 
 _TOO_MANY_ATTEMPTS: Final = "Too many attempts"
+_TOO_MANY_CALLS: Final = "This is more than you may ask for in a minute"
 
 
-async def _take(charges: Sequence[Charge], message: str) -> None:
+@asynccontextmanager
+async def _charged_if_it_fails(charges: Sequence[Charge], origin: Origin | None) -> AsyncIterator[None]:
+    await _take(charges, _TOO_MANY_ATTEMPTS, origin)
+    is_due = True  # also of an attempt that is broken off: its work was done
+    try:
+        yield
+        is_due = False
+    except Exception as error:
+        is_due = isinstance(error, Unauthorized | ValidationFailed) and not isinstance(error, MoreAsked)
+        raise
+    finally:
+        if not is_due:
+            await _handle().limiter.give_back(charges)
+
+
+async def _take(charges: Sequence[Charge], message: str, origin: Origin | None) -> None:
+    refused = await _refused(charges)
+    if refused is not None:
+        charge, standing = refused
+        await limit_news.tell(charge.policy, charge.subject, origin)
+        raise _refusal(standing, message)
+
+
+async def _refused(charges: Sequence[Charge]) -> tuple[Charge, Standing] | None:
+    """Charge all, or say which of them it is that has too little left for the longest time."""
     standings = await _handle().limiter.take(charges)
     told = notes.get()
     if told is not None:
         told.standings += standings
-    refusing = max(standings, key=lambda each: each.retry_after_seconds)
-    if refusing.retry_after_seconds:
-        policy = refusing.policy
-        raise RateLimitExceeded(
-            f"{message}; try again in {refusing.retry_after_seconds} s.",
-            retry_after_seconds=refusing.retry_after_seconds,
-            policy=policy.name,
-            limit=policy.limit,
-            windowSeconds=policy.window_seconds,
-        )
+    charge, standing = max(zip(charges, standings, strict=True), key=lambda each: each[1].retry_after_seconds)
+    return (charge, standing) if standing.retry_after_seconds else None
+
+
+def _refusal(standing: Standing, message: str) -> RateLimitExceeded:
+    policy = standing.policy
+    return RateLimitExceeded(
+        f"{message}; try again in {standing.retry_after_seconds} s.",
+        retry_after_seconds=standing.retry_after_seconds,
+        policy=policy.name,
+        limit=policy.limit,
+        windowSeconds=policy.window_seconds,
+    )
 
 
 def _authentication(origin: Origin, *named: str) -> list[Charge]:
     policy = _handle().authentication
     return [Charge(policy, subject) for subject in (_address(origin), *named)]
+
+
+def _caller(actor: Actor) -> str:
+    return actor.user_id.hex if actor.user_id is not None else _address(actor.origin)
 
 
 def _pseudonym(account: str) -> str:

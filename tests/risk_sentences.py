@@ -1,11 +1,11 @@
 """Labelled sentences for the risk rules, and how well the rules find what people would call a risk.
 
 `data/risk_sentences.jsonl` was written before the rules. Half of it is for looking at while rules are written (`DEV`),
-half was only ever counted (`HELD_OUT`). Which is which depends on nothing but the ids: within a language and a kind of
-sentence, the ids in order of their SHA-256 go to the two halves in turn. But one hand wrote both halves and the rules,
-and it shows. So there is `BLIND`, `data/risk_sentences_blind.jsonl`, written after the last rule, and no rule was changed
-for it: it is the number to quote. Two earlier blind series, `paraphrased` and `reports`, taught the rules something,
-which made them part of `DEV`.
+half was only ever counted (`HELD_OUT`). Which is which depends on nothing but the ids: within a language and a kind
+of sentence, the ids in order of their SHA-256 go to the two halves in turn. But one hand wrote both halves and the
+rules, and it shows. So there is `BLIND`, `data/risk_sentences_blind.jsonl`, written after the last rule, and no
+rule was changed for it: it is the number to quote. Two earlier blind series, `paraphrased` and `reports`, taught
+the rules something, which made them part of `DEV`.
 """
 
 from __future__ import annotations
