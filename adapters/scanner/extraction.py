@@ -89,11 +89,14 @@ def _text_of_table(text: str, delimiter: str | None) -> str:
 
 def _text_of_html(text: str) -> str:
     """What a reader of the page would see, a paragraph for each block; a broken page is read as browsers do."""
-    parser = lxml.html.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True)
+    parser = lxml.html.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True, huge_tree=True)
     try:
         root = lxml.etree.fromstring(text.encode("utf-8", "replace"), parser)
     except lxml.etree.LxmlError as error:
         raise UnreadableFile(f"The page cannot be read: {error}.") from None
+    # Past 2,048 levels libxml2 stops and keeps quiet about the rest.
+    if any(entry.type_name == "ERR_RESOURCE_LIMIT" for entry in parser.error_log):
+        raise UnreadableFile("The page is nested too deeply to be read.")
     return "".join(_visible(root)).strip() if root is not None else ""
 
 

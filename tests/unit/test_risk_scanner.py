@@ -304,7 +304,9 @@ def test_pages_and_tables_become_paragraphs() -> None:
     page = f"<html><head>{head}</head><body><h1>A</h1><p>The plan<br>is &lt;b&gt;<!-- no --></p><ul><li>one<li>two</ul>"
     assert extract("a.html", page.encode()).split() == ["T", "A", "The", "plan", "is", "<b>", "one", "two"]
     assert extract("a.csv", b'risk;owner\n"late; very";Ann\n\n') == "risk; owner\n\nlate; very; Ann"
-    assert extract("a.html", b"<div>" * 50_000 + b"deep") is not None
+    assert extract("a.html", b"<div>" * 1_000 + b"deep") == "deep"
+    with pytest.raises(UnreadableFile, match="deeply"):  # and not a page without its end
+        extract("a.html", b"<p>A</p>" + b"<div>" * 3_000 + b"deep")
     assert extract("a.html", b"") == ""
 
 
