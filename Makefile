@@ -13,7 +13,7 @@ export PYTHON
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint schema bench lock venv-run venv-dev
+.PHONY: help run test lint schema bench fuzz lock venv-run venv-dev
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ schema: venv-run ## Write schema.graphql and .env.example from the code
 
 bench: venv-dev ## Measure: make bench ARGS="--help"
 	$(RUN) -m tests.bench $(ARGS)
+
+fuzz: venv-dev ## Ask the API for everything that is odd: make fuzz ARGS="--examples 50"
+	$(RUN) -m tests.fuzz $(ARGS)
 
 lock: venv-dev ## Lock the dependencies again: make lock ARGS=--upgrade
 	$(COMPILE) pyproject.toml -o requirements.lock

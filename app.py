@@ -26,11 +26,11 @@ from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from adapters import events, github
+from adapters import events, github, openid
 from adapters.storage import Storage, open_storage
 from adapters.structured_logs import set_up_logging
 from models import database
-from resolvers import access_tokens, limits, sessions
+from resolvers import access_tokens, limits, sessions, standing
 from schema import account_pages, build_schema, deploy_hooks, files, log_downloads, oauth, pages, webhooks
 from schema.context import AppState
 from schema.credentials import Gate
@@ -80,12 +80,12 @@ def create_app(settings: Settings) -> Starlette:
 
 
 def _routes(settings: Settings, health: Health) -> list[BaseRoute]:
-    operations = Operations(build_schema(), settings, count=limits.count_operation)
+    operations = Operations(build_schema(), settings, count=limits.count_operation, reading=limits.reading)
     gate = Gate(
         settings,
         authenticate=access_tokens.authenticate,
         expires_at=access_tokens.expires_at,
-        watch=lambda key: events.hub().watch(key),
+        watch=standing.watch,
     )
     surface = AppState()
     endpoint = BodyLimits(
@@ -101,7 +101,7 @@ def _routes(settings: Settings, health: Health) -> list[BaseRoute]:
         *files.routes(_storage_of),
         *log_downloads.routes(settings),
         *deploy_hooks.routes(),
-        *oauth.routes(),
+        *oauth.routes(settings),
         *webhooks.routes(settings),
         Route("/healthz", health.alive),
         Route("/readyz", health.ready),
@@ -144,9 +144,12 @@ async def _opened(app: Starlette, settings: Settings, cache: SiteCache) -> Async
         await stack.enter_async_context(events.connected(settings))
         await stack.enter_async_context(queue.connected(settings))
         await stack.enter_async_context(github.connected(settings))
+        await stack.enter_async_context(openid.connected(settings))
         app.state.storage = await stack.enter_async_context(open_storage(settings))
         await stack.enter_async_context(sessions.opened(settings))
         stack.enter_context(access_tokens.opened())
+        await stack.enter_async_context(standing.opened(settings))
+        stack.enter_context(app.state.health.loop_lag.watched())
         await stack.enter_async_context(limits.opened(settings))
         await stack.enter_async_context(cache.opened(events.hub()))
         yield

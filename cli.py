@@ -25,7 +25,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import settings as settings_module
-from adapters import embedded
+from adapters import embedded, garbage
+from adapters.addresses import host_and_port
 from adapters.cancellation import first_error
 from adapters.embedded import children, supervisor
 from errors import SwitchyardError
@@ -80,10 +81,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--admin-email", default="admin@switchyard.internal", help="administrator made on the first start")
     add("api", serve_api, "Serve the API")
     add("worker", run_worker, "Run a worker")
-    proxy = add(
-        "egress-proxy", serve_egress_proxy, "Serve the proxy through which builds in containers reach the internet"
-    )
-    proxy.add_argument("--listen", type=_address, default=("0.0.0.0", 3128), metavar="HOST:PORT")  # noqa: S104 - its purpose
+    proxy = add("egress-proxy", serve_egress_proxy, "Serve the proxy through which contained builds reach the internet")
+    proxy.add_argument("--listen", type=host_and_port, default=("0.0.0.0", 3128), metavar="HOST:PORT")  # noqa: S104 - its purpose
+    ai_service = add("ai-service", serve_ai_service, "Serve the risk scanner on the contract of the AI service")
+    ai_service.add_argument("--listen", type=host_and_port, default=("127.0.0.1", 8090), metavar="HOST:PORT")
     migrate = add("migrate", migrate_database, "Bring the database schema up to date")
     migrate.add_argument("--check", action="store_true", help="only check that every model change has its migration")
     admin = add("create-admin", create_admin, "Make an administrator and print the password")
@@ -205,7 +206,7 @@ async def _prepare_database(settings: Settings, admin_email: str) -> str | None:
     from models import database
     from resolvers import tools, users
 
-    with database.database_errors():
+    with database.database_errors(), garbage.seldom():
         applied = await database.migrate(settings.database_url.get_secret_value())
     for name in applied:
         _say(f"Migrated the database: {name}")
@@ -296,9 +297,10 @@ def _say(text: str) -> None:
 
 def serve_api(_options: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT."""
-    import uvloop
+    with garbage.loading():
+        import uvloop
 
-    from app import serve
+        from app import serve
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(load()))
@@ -307,7 +309,8 @@ def serve_api(_options: argparse.Namespace) -> int:
 
 def run_worker(_options: argparse.Namespace) -> int:
     """Work until SIGTERM or SIGINT."""
-    from tasks import worker
+    with garbage.loading():
+        from tasks import worker
 
     asyncio.run(worker.run(load()))
     return 0
@@ -325,12 +328,12 @@ def serve_egress_proxy(options: argparse.Namespace) -> int:
     return 0
 
 
-def _address(text: str) -> tuple[str, int]:
-    """Read `host:port` or `[v6]:port`; argparse reports what is neither."""
-    host, separator, port = text.rpartition(":")
-    if not separator or not host or not port.isdecimal() or int(port) > 65_535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not host:port")
-    return host.strip("[]"), int(port)
+def serve_ai_service(options: argparse.Namespace) -> int:
+    """Serve until SIGTERM or SIGINT; needs no database."""
+    from schema import ai_service
+
+    settings = load(**{name: value for name, value in PROVIDED.items() if name.upper() not in os.environ})
+    return ai_service.run(settings, *options.listen)
 
 
 # -- maintenance
@@ -346,7 +349,7 @@ def migrate_database(options: argparse.Namespace) -> int:
             print(f"No migration yet: {change}", file=sys.stderr)
         return 1 if missing else 0
     settings = load()
-    with database.database_errors():
+    with database.database_errors(), garbage.seldom():
         applied = asyncio.run(database.migrate(settings.database_url.get_secret_value()))
     print("\n".join(applied) if applied else "The schema is up to date.")
     for slug in asyncio.run(_install_tools(settings)):
@@ -409,7 +412,8 @@ def rotate_keys(_options: argparse.Namespace) -> int:
 
 def print_schema(options: argparse.Namespace) -> int:
     """Print the SDL, or compare it with the file in the repository."""
-    from schema import sdl
+    with garbage.loading():
+        from schema import sdl
 
     text = sdl().rstrip("\n") + "\n"
     if not options.check:
@@ -489,4 +493,6 @@ def doctor(_options: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_code = main()
+    garbage.ending()
+    sys.exit(exit_code)

@@ -216,6 +216,14 @@ async def resolve(
     return addresses
 
 
+def host_and_port(text: str) -> tuple[str, int]:
+    """Read `host:port` or `[v6]:port`; raises ValueError for what is neither."""
+    host, separator, port = text.rpartition(":")
+    if not separator or not host or not port.isdecimal() or int(port) > 65_535:
+        raise ValueError(f"{text!r} is not host:port")
+    return host.strip("[]"), int(port)
+
+
 def is_public(address: Address) -> bool:
     """Whether an address is global unicast, judged by the IPv4 address inside where it carries one."""
     return _why_not_public(address) is None

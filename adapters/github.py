@@ -32,6 +32,8 @@ CONNECTIONS: Final = 20
 API_VERSION: Final = "2022-11-28"
 CONNECT_SCOPES: Final = ("repo",)
 """The scope `repo` covers code, deployments, commit statuses and webhooks of repositories, private ones too."""
+SIGN_IN_SCOPES: Final = ("read:user", "user:email")
+"""Who somebody is, and their addresses: a sign-in gives no rights over anything."""
 
 _DEFAULT_RETRY_SECONDS: Final = 60.0  # what GitHub's documentation asks for where an answer names no time
 _LONGEST_RETRY_SECONDS: Final = 3_600.0
@@ -74,6 +76,11 @@ class GitHub:
         self._api_url = settings.github_api_url
         self._client_id = settings.github_client_id
         self._client_secret = settings.github_client_secret
+
+    @property
+    def is_configured(self) -> bool:
+        """Whether there is an OAuth application to sign in with."""
+        return bool(self._client_id and self._client_secret)
 
     def check_configured(self) -> None:
         """Raise ServiceUnavailable unless there is an OAuth application to connect accounts with."""

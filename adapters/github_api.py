@@ -104,7 +104,8 @@ async def verified_email(github: GitHub, token: str) -> str | None:
     with understood():
         for entry in listing(answer):
             if boolean(entry, "primary") and boolean(entry, "verified"):
-                return text(entry, "email", max_length=254)
+                # One more than an address has: what is cut to an address would be somebody else's.
+                return text(entry, "email", max_length=255)
     return None
 
 

@@ -9,10 +9,30 @@ from __future__ import annotations
 from enum import StrEnum
 from uuid import UUID
 
-from errors import RateLimitExceeded
+from errors import Conflict, RateLimitExceeded
 from models import database
+from models.database import Row
 
 _QUEUE_RETRY_SECONDS = 30
+
+CANCEL_ALL_OF_OWNER = """
+WITH unfinished AS (
+    SELECT id FROM executions WHERE owner_id = $1 AND status IN ('QUEUED', 'RUNNING') ORDER BY id FOR NO KEY UPDATE
+), changed AS (
+    UPDATE executions SET
+        cancel_requested_at = coalesce(cancel_requested_at, now()),
+        status = CASE WHEN status = 'QUEUED' THEN 'CANCELLED' ELSE status END,
+        finished_at = CASE WHEN status = 'QUEUED' THEN now() END,
+        log_compaction_after = CASE WHEN status = 'QUEUED' THEN now() END
+    FROM unfinished WHERE executions.id = unfinished.id AND status IN ('QUEUED', 'RUNNING')
+    RETURNING executions.id, status, stage, attempt
+), told AS (
+    INSERT INTO execution_events (execution_id, at, status, stage, attempt, user_id)
+    SELECT id, now(), 'CANCELLED', stage, attempt, $2::uuid FROM changed WHERE status = 'CANCELLED'
+)
+SELECT id, status FROM changed ORDER BY id
+"""
+"""Cancels what an owner has waiting and asks what runs to stop; `id` and `status` of each that is not final."""
 
 
 class CancelOutcome(StrEnum):
@@ -36,8 +56,11 @@ async def create(
 ) -> None:
     """Put an execution into the queue; raises RateLimitExceeded when the owner has `max_queued` waiting.
 
-    Those that share a `turn_key` run one after the other, in this order.
+    Raises Conflict when the owner is not active: whoever is being deactivated waits for this, or this for them. Those
+    that share a `turn_key` run one after the other, in this order.
     """
+    if not await database.value("SELECT is_active FROM users WHERE id = $1 FOR SHARE", owner_id):
+        raise Conflict("The owner's account is not active; nothing runs for it.", reason="ownerInactive")
     # The lock is per owner and ends with the transaction; without it two requests could both pass the count.
     await database.rows("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"queue:{owner_id}")
     waiting = await database.value(
@@ -95,3 +118,8 @@ async def request_cancel(execution_id: UUID, *, by: UUID | None) -> CancelOutcom
         by,
     )
     return CancelOutcome.CANCELLED
+
+
+async def request_cancel_all(owner_id: UUID, *, by: UUID | None) -> list[Row]:
+    """`request_cancel` for all that an owner has waiting or running; `id` and `status` of each afterwards."""
+    return await database.rows(CANCEL_ALL_OF_OWNER, owner_id, by)

@@ -48,7 +48,7 @@ SELECT e.id, e.kind, e.owner_id, e.status, e.stage, e.progress, e.attempt, e.que
 
 _FROM: Final = """
 FROM executions e
-LEFT JOIN users u ON u.id = e.requested_by_id
+LEFT JOIN users u ON u.id = e.requested_by_id AND u.deleted_at IS NULL
 LEFT JOIN job_runs r ON r.execution_id = e.id
 LEFT JOIN jobs j ON j.id = r.job_id
 LEFT JOIN tools t ON t.id = r.tool_id

@@ -86,8 +86,8 @@ async def find(project_ids: Sequence[UUID]) -> dict[UUID, Row]:
 
 
 async def of_repository(repository_key: str) -> list[Row]:
-    """The projects that are built from a repository, oldest first."""
-    return await database.rows(f"{_SELECT} WHERE p.repository_key = $1 ORDER BY p.id", repository_key)
+    """The projects of active owners that are built from a repository, oldest first."""
+    return await database.rows(f"{_SELECT} WHERE p.repository_key = $1 AND u.is_active ORDER BY p.id", repository_key)
 
 
 async def visible(
@@ -304,9 +304,10 @@ async def delete_hook(hook_id: UUID) -> None:
 
 
 async def owner_of_hook(token_hash: str) -> UUID | None:
-    """Whose project the hook of a token deploys; None when there is no such hook."""
+    """Whose project the hook of a token deploys; None when there is no such hook, or its owner is not active."""
     owner_id: UUID | None = await database.value(
-        """SELECT p.owner_id FROM deploy_hooks h JOIN projects p ON p.id = h.project_id WHERE h.token_hash = $1""",
+        """SELECT p.owner_id FROM deploy_hooks h JOIN projects p ON p.id = h.project_id
+           JOIN users u ON u.id = p.owner_id AND u.is_active WHERE h.token_hash = $1""",
         token_hash,
     )
     return owner_id

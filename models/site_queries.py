@@ -53,10 +53,12 @@ _TARGET: Final = f"""
 WITH candidate AS (
     SELECT d.project_id, d.execution_id AS deployment_id, NULL::varchar AS alias, 1 AS rank
     FROM deployments d JOIN projects p ON p.id = d.project_id JOIN executions e ON e.id = d.execution_id
+    JOIN users u ON u.id = p.owner_id AND u.deleted_at IS NULL
     WHERE d.site_key = $1 AND p.slug = $2 AND e.status = 'SUCCEEDED'
     UNION ALL
     SELECT a.project_id, a.deployment_id, a.name, 2
-    FROM site_aliases a JOIN projects p ON p.id = a.project_id WHERE p.slug = $3 AND a.name = $4
+    FROM site_aliases a JOIN projects p ON p.id = a.project_id
+    JOIN users u ON u.id = p.owner_id AND u.deleted_at IS NULL WHERE p.slug = $3 AND a.name = $4
 ), found AS (
     SELECT * FROM candidate ORDER BY rank LIMIT 1
 )
@@ -79,7 +81,10 @@ FROM found
 
 
 async def site_of_label(label: LabelReading) -> SiteTarget | None:
-    """Where a label leads, None when nowhere. A deployment's own address wins over a project of the same name."""
+    """Where a label leads, None when nowhere. A deployment's own address wins over a project of the same name.
+
+    Whoever is deleted has no sites, whatever rows are still there.
+    """
     found = await row(_TARGET, label.site_key, label.keyed_slug, label.slug, label.alias)
     if found is None:
         return None

@@ -129,7 +129,7 @@ async def create_account(
 
 
 async def add_account(
-    *, email: str, username: str, name: str, password_hash: str, role: Role, confirmed: bool = False
+    *, email: str, username: str, name: str, password_hash: str | None, role: Role, confirmed: bool = False
 ) -> Account | None:
     """Add a user, or None when the address or the username is taken."""
     created = await row(
@@ -156,8 +156,10 @@ def username_taken() -> Conflict:
 
 
 async def find_accounts(user_ids: Sequence[UUID]) -> dict[UUID, Account]:
-    """Those of the users that exist."""
-    found = await rows(f"SELECT {ACCOUNT_COLUMNS} FROM users u WHERE u.id = ANY($1::uuid[])", list(user_ids))
+    """Those of the users that exist and are not deleted."""
+    found = await rows(
+        f"SELECT {ACCOUNT_COLUMNS} FROM users u WHERE u.id = ANY($1::uuid[]) AND u.deleted_at IS NULL", list(user_ids)
+    )
     return {each["id"]: to_account(each) for each in found}
 
 

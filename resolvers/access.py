@@ -18,6 +18,7 @@ from models import (
     deployments,
     documents,
     execution_rows,
+    identity_queries,
     job_queries,
     notification_queries,
     project_queries,
@@ -89,6 +90,15 @@ async def deploy_hook(actor: Actor, id_text: str, *, to: Permission) -> Row:
 async def access_token(actor: Actor, id_text: str, *, to: Permission) -> Row:
     """An access token of the actor's own; nobody sees another's, administrators neither."""
     row = await access_token_queries.find(uuid_of(id_text, Prefix.ACCESS_TOKEN))
+    if row is None or actor.user_id != row["user_id"]:
+        raise missing()
+    allow(actor, to)
+    return row
+
+
+async def identity(actor: Actor, id_text: str, *, to: Permission) -> Row:
+    """An identity of the actor's own; nobody sees another's, administrators neither."""
+    row = await identity_queries.find(uuid_of(id_text, Prefix.IDENTITY))
     if row is None or actor.user_id != row["user_id"]:
         raise missing()
     allow(actor, to)

@@ -12,7 +12,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from adapters import events
-from models import execution_commands
+from models import deployments, execution_commands
 from models.audit import AuditEvent
 from models.database import Row
 from models.events import CancelRequested, ExecutionChanged
@@ -23,12 +23,14 @@ from resolvers import access
 from resolvers.feeds import ExecutionFeed, Feeds, ListFeed, LogFeed, LogPage, pages_of, will_pass
 from resolvers.logs import read_after
 from resolvers.streams import SharedEvent
+from tasks.crawl import kind as crawl_kind
 
 ActorNow = Callable[[], Actor]
 """Who is asking, at this moment: a socket may renew its credentials, and rights may change."""
 
 RETRY_SECONDS: Final = 1.0
 
+_TARGET_TYPES: Final = {crawl_kind.KIND: "run", deployments.KIND: "deployment"}
 _log_feeds: Feeds[UUID, LogFeed] = Feeds(LogFeed)
 _execution_feeds: Feeds[UUID, ExecutionFeed] = Feeds(ExecutionFeed)
 _list_feeds: Feeds[UUID | None, ListFeed] = Feeds(ListFeed)
@@ -40,7 +42,11 @@ async def cancel(actor: Actor, execution_id: UUID, *, action: str) -> CancelOutc
         row = await access.visible_execution(actor, execution_id, to=Permission.EXECUTION_CANCEL)
         outcome = await execution_commands.request_cancel(execution_id, by=actor.user_id)
         await AuditEvent.record(
-            actor, action, target_type="execution", target_id=execution_id, details={"outcome": outcome.value}
+            actor,
+            action,
+            target_type=_TARGET_TYPES.get(row["kind"], "execution"),
+            target_id=execution_id,
+            details={"outcome": outcome.value},
         )
         if outcome is not CancelOutcome.FINAL:
             await events.publish(CancelRequested(execution_id))

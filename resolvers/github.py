@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
-from urllib.parse import urlencode, urlsplit, urlunsplit
 from uuid import UUID
 
 from adapters import github, github_api, one_time_codes
@@ -35,12 +34,12 @@ from models.permissions import Actor, Permission
 from models.sealed import CONNECTION_TOKEN
 from models.transaction import after_commit, unit_of_work
 from resolvers import access, sessions, texts
+from resolvers.redirects import valid_redirect, with_query
 from tasks import github_hooks, outbox
 
 STATE_SECONDS: Final = 600
 CODE_SECONDS: Final = 60
 CACHE_SECONDS: Final = 300
-MAX_REDIRECT_LENGTH: Final = 2_000
 CALLBACK_PATH: Final = "/auth/github/callback"
 
 _STATE: Final = "github-state"
@@ -98,14 +97,14 @@ async def connect(actor: Actor, *, redirect_to: str) -> str:
     """
     user_id = _signed_in(actor)
     settings = sessions.settings()
-    valid_redirect = _valid_redirect(redirect_to)
+    target = valid_redirect(redirect_to)
     verifier = secrets.token_urlsafe(48)  # RFC 7636 §4.1: 43 to 128 characters
     client = github.current()
     client.check_configured()
     state = await one_time_codes.keep(
         settings,
         _STATE,
-        {**_bound_to(actor, user_id), "verifier": verifier, "redirectTo": valid_redirect},
+        {**_bound_to(actor, user_id), "verifier": verifier, "redirectTo": target},
         seconds=STATE_SECONDS,
     )
     return client.authorization_url(
@@ -124,9 +123,9 @@ async def come_back(*, state: str, code: str | None, error: str | None) -> str:
         raise ValidationFailed("This authorization was used already, or is too old; connect GitHub again.")
     if not code or error or len(code) > _MAX_GITHUB_CODE_LENGTH:
         refusal = "access_denied" if error == "access_denied" else "failed"
-        return _with_query(begun["redirectTo"], provider="github", error=refusal)
+        return with_query(begun["redirectTo"], provider="github", error=refusal)
     ours = await one_time_codes.keep(settings, _CODE, {**begun, "code": code}, seconds=CODE_SECONDS)
-    return _with_query(begun["redirectTo"], provider="github", code=ours)
+    return with_query(begun["redirectTo"], provider="github", code=ours)
 
 
 async def complete(actor: Actor, *, code: str) -> Row:
@@ -181,7 +180,7 @@ async def disconnect(actor: Actor) -> bool:
         if removed is None:
             return False
         await _record(actor, "disconnectGithub", connection_id=removed["id"], login=removed["login"])
-        after_commit(lambda: _revoke(removed))
+        after_commit(lambda: revoke(removed))
     return True
 
 
@@ -322,7 +321,8 @@ async def _noting_refusal(connection_id: UUID) -> AsyncIterator[None]:
         raise
 
 
-async def _revoke(removed: Row) -> None:
+async def revoke(removed: Row) -> None:
+    """Have GitHub forget the token of a connection that is gone here: a row with `id` and `sealed_token`."""
     token = sessions.secret_box().open(removed["sealed_token"], place=CONNECTION_TOKEN.place(removed["id"]))
     await github.current().revoke_token(token)
 
@@ -346,31 +346,6 @@ def _bound_to(actor: Actor, user_id: UUID) -> dict[str, str | None]:
 
 def _callback_url() -> str:
     return f"{sessions.settings().base_url}{CALLBACK_PATH}"
-
-
-def _valid_redirect(redirect_to: str) -> str:
-    """The address, if it is a page of ours or of an allowed app: an open redirector would give codes away."""
-    settings = sessions.settings()
-    own = urlsplit(settings.base_url)
-    allowed = {f"{own.scheme}://{own.netloc}".lower(), *settings.allowed_origins}
-    is_plain = len(redirect_to) <= MAX_REDIRECT_LENGTH and redirect_to.isascii() and redirect_to.isprintable()
-    try:
-        parts = urlsplit(redirect_to)
-        origin = f"{parts.scheme}://{parts.netloc}".lower()
-    except ValueError:
-        is_plain = False
-    if not is_plain or " " in redirect_to or "\\" in redirect_to or "#" in redirect_to or origin not in allowed:
-        raise ValidationFailed(
-            "This must be a page of this service or of an app in ALLOWED_ORIGINS, without a fragment.",
-            path=["input", "redirectTo"],
-        )
-    return redirect_to
-
-
-def _with_query(address: str, **values: str) -> str:
-    parts = urlsplit(address)
-    query = "&".join(part for part in (parts.query, urlencode(values)) if part)
-    return urlunsplit(parts._replace(query=query))
 
 
 async def _record(

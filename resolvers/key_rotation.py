@@ -13,7 +13,7 @@ from typing import Final
 from uuid import UUID
 
 from adapters.secret_box import CannotOpen, SecretBox
-from models import database, sealed
+from models import audit_queries, database, sealed
 from models.leases import Connection
 from models.sealed import KeyCount, SealedColumn
 from settings import Settings
@@ -59,6 +59,11 @@ async def rotate_all(settings: Settings) -> RotationReport:
             before = await sealed.count_by_key(connection)
             rotations = await rotate(connection, box)
             after = await sealed.count_by_key(connection)
+            await audit_queries.insert_for_system(
+                connection,
+                "rotateKeys",
+                {"key": box.newest_kid, "resealed": sum(rotation.resealed for rotation in rotations)},
+            )
         finally:
             await connection.close(timeout=_CLOSE_SECONDS)
     problems = []

@@ -21,7 +21,7 @@ from adapters.rate_limits import Charge, Limiter, Policy, Standing
 from errors import RateLimitExceeded, Unauthorized, ValidationFailed
 from models import users
 from models.permissions import Actor, Origin
-from resolvers import sessions
+from resolvers import limit_news, sessions
 from settings import Settings
 
 NODES_PER_CALL: Final = 50
@@ -95,7 +95,7 @@ async def count_operation(actor: Actor, nodes: int) -> None:
         return
     policy = _opened.calls
     weight = min(max(1, -(-nodes // NODES_PER_CALL)), policy.limit)
-    await _take([Charge(policy, _caller(actor), weight)], _TOO_MANY_CALLS)
+    await _take([Charge(policy, _caller(actor), weight)], _TOO_MANY_CALLS, actor.origin)
 
 
 @asynccontextmanager
@@ -109,7 +109,7 @@ async def reading(actor: Actor) -> AsyncIterator[None]:
         yield
         return
     charges = [Charge(_opened.calls, _caller(actor))]
-    await _take(charges, _TOO_MANY_CALLS)
+    await _take(charges, _TOO_MANY_CALLS, actor.origin)
     yield
     await _handle().limiter.give_back(charges)
 
@@ -122,7 +122,7 @@ async def count_identity_claim(origin: Origin, *, account: str | None = None) ->
     """
     if _is_on():
         named = [] if account is None else [f"claim:{_pseudonym(account)}"]
-        await _take(_authentication(origin, *named), _TOO_MANY_ATTEMPTS)
+        await _take(_authentication(origin, *named), _TOO_MANY_ATTEMPTS, origin)
 
 
 @asynccontextmanager
@@ -140,7 +140,7 @@ async def attempt(origin: Origin, *, account: str | UUID, device: str | None = N
     # By what was typed and not by the account found: a bucket that two names share would tell that they are one's.
     named = f"user:{account.hex}" if isinstance(account, UUID) else f"account:{_pseudonym(account)}"
     charges = _authentication(origin, named if device is None else f"device:{device}")
-    async with _charged_if_it_fails(charges):
+    async with _charged_if_it_fails(charges, origin):
         yield
 
 
@@ -154,7 +154,7 @@ async def second_factor(user_id: UUID) -> AsyncIterator[None]:
     if not _is_on():
         yield
         return
-    async with _charged_if_it_fails([Charge(_handle().second_factor, user_id.hex)]):
+    async with _charged_if_it_fails([Charge(_handle().second_factor, user_id.hex)], None):
         yield
 
 
@@ -164,10 +164,13 @@ class Slot:
 
     refusal: RateLimitExceeded | None = None
     is_used: bool = False
+    charge: Charge | None = None
 
     def use(self) -> None:
         """Make the deployment; raises RateLimitExceeded when there is no room."""
         if self.refusal is not None:
+            if self.charge is not None:
+                limit_news.log_refusal(self.charge.policy, self.charge.subject)
             raise self.refusal
         self.is_used = True
 
@@ -186,11 +189,10 @@ async def deployment(user_id: UUID) -> AsyncIterator[Slot]:
         yield Slot()
         return
     charges = [Charge(_handle().deployments, user_id.hex)]
+    refused = await _refused(charges)
     slot = Slot()
-    try:
-        await _take(charges, "You made too many deployments within an hour")
-    except RateLimitExceeded as refusal:
-        slot.refusal = refusal
+    if refused is not None:
+        slot = Slot(_refusal(refused[1], "You made too many deployments within an hour"), charge=charges[0])
     is_made = False
     try:
         yield slot
@@ -207,8 +209,8 @@ _TOO_MANY_CALLS: Final = "This is more than you may ask for in a minute"
 
 
 @asynccontextmanager
-async def _charged_if_it_fails(charges: Sequence[Charge]) -> AsyncIterator[None]:
-    await _take(charges, _TOO_MANY_ATTEMPTS)
+async def _charged_if_it_fails(charges: Sequence[Charge], origin: Origin | None) -> AsyncIterator[None]:
+    await _take(charges, _TOO_MANY_ATTEMPTS, origin)
     is_due = True  # also of an attempt that is broken off: its work was done
     try:
         yield
@@ -221,21 +223,33 @@ async def _charged_if_it_fails(charges: Sequence[Charge]) -> AsyncIterator[None]
             await _handle().limiter.give_back(charges)
 
 
-async def _take(charges: Sequence[Charge], message: str) -> None:
+async def _take(charges: Sequence[Charge], message: str, origin: Origin | None) -> None:
+    refused = await _refused(charges)
+    if refused is not None:
+        charge, standing = refused
+        await limit_news.tell(charge.policy, charge.subject, origin)
+        raise _refusal(standing, message)
+
+
+async def _refused(charges: Sequence[Charge]) -> tuple[Charge, Standing] | None:
+    """Charge all, or say which of them it is that has too little left for the longest time."""
     standings = await _handle().limiter.take(charges)
     told = notes.get()
     if told is not None:
         told.standings += standings
-    refusing = max(standings, key=lambda each: each.retry_after_seconds)
-    if refusing.retry_after_seconds:
-        policy = refusing.policy
-        raise RateLimitExceeded(
-            f"{message}; try again in {refusing.retry_after_seconds} s.",
-            retry_after_seconds=refusing.retry_after_seconds,
-            policy=policy.name,
-            limit=policy.limit,
-            windowSeconds=policy.window_seconds,
-        )
+    charge, standing = max(zip(charges, standings, strict=True), key=lambda each: each[1].retry_after_seconds)
+    return (charge, standing) if standing.retry_after_seconds else None
+
+
+def _refusal(standing: Standing, message: str) -> RateLimitExceeded:
+    policy = standing.policy
+    return RateLimitExceeded(
+        f"{message}; try again in {standing.retry_after_seconds} s.",
+        retry_after_seconds=standing.retry_after_seconds,
+        policy=policy.name,
+        limit=policy.limit,
+        windowSeconds=policy.window_seconds,
+    )
 
 
 def _authentication(origin: Origin, *named: str) -> list[Charge]:

@@ -26,7 +26,7 @@ from models.deployments import DeploymentTrigger
 from models.events import SiteChanged
 from models.idempotency import earlier, once
 from models.ids import new_id
-from models.permissions import Actor, Permission
+from models.permissions import Actor, Origin, Permission
 from models.projects import DeploymentEnvironment, SupersedePolicy
 from models.sealed import ENVIRONMENT_VALUE
 from models.transaction import after_commit, unit_of_work
@@ -237,7 +237,7 @@ async def delete_hook(actor: Actor, hook_id: str) -> Row:
     return await _existing(hook["project_id"])
 
 
-async def deploy_by_hook(token: str) -> UUID:
+async def deploy_by_hook(token: str, origin: Origin) -> UUID:
     """Queue the deployment that a deploy hook stands for; raises NotFound for a token that is none.
 
     It counts as one of the project's owner; raises RateLimitExceeded when those are too many.
@@ -251,13 +251,21 @@ async def deploy_by_hook(token: str) -> UUID:
         if hook is None:
             raise access.missing()
         project = await _existing(hook["project_id"])
-        return await deployment_queue.enqueue(
+        deployment_id = await deployment_queue.enqueue(
             project,
             Source(branch=hook["branch"]),
             environment=DeploymentEnvironment(hook["environment"]),
             trigger=DeploymentTrigger.DEPLOY_HOOK,
             requested_by=None,
         )
+        await AuditEvent.record(
+            Actor(origin=origin),
+            "deployByHook",
+            target_type="deployment",
+            target_id=deployment_id,
+            details={"project": str(project["id"]), "branch": hook["branch"], "hook": str(hook["id"])},
+        )
+        return deployment_id
 
 
 async def page(actor: Actor, **conditions: Any) -> list[Row]:

@@ -22,7 +22,8 @@ from models.audit import AuditEvent
 from models.permissions import Actor, Origin, Role
 from models.transaction import unit_of_work
 from models.users import Account, Credentials
-from resolvers import account_rules, devices, limits, sessions
+from resolvers import account_rules, devices, limits, second_factor, sessions
+from resolvers.second_factor import Factor, Proof
 from resolvers.sessions import SignedIn
 from tasks import account_letters
 from tasks.account_letters import Letter
@@ -62,47 +63,68 @@ def confirmation_required() -> bool:
     return settings.is_production if settings.email_confirmation is None else settings.email_confirmation
 
 
-async def login(*, identifier: str, password: str, origin: Origin, device_cookie: str | None = None) -> SignedIn:
+async def login(
+    *, identifier: str, password: str, origin: Origin, device_cookie: str | None = None, totp_code: str | None = None
+) -> SignedIn:
     """Open a session for the owner of an account, named by e-mail address or username.
 
     Raises Unauthorized, in the same words and after the same work, whatever it was that did not fit, and
-    RateLimitExceeded before any work. `device_cookie` is what the browser has of `resolvers/devices.py`.
+    RateLimitExceeded before any work. Where the account has a second factor, whoever knew the password is asked for
+    `totp_code` as `second_factor.check` says. `device_cookie` is what the browser has of `resolvers/devices.py`.
     """
     if not password_rules.fits(password):
         raise ValidationFailed("A password has at most 1,024 bytes.", path=["password"])
     credentials = await _find_credentials(identifier)
     device = devices.recognise(sessions.settings(), device_cookie, credentials.user_id if credentials else None)
     async with limits.attempt(origin, account=identifier, device=device):
-        return await _sign_in(credentials, identifier=identifier, password=password, origin=origin)
-
-
-async def _sign_in(credentials: Credentials | None, *, identifier: str, password: str, origin: Origin) -> SignedIn:
-    verified = await _verified(credentials, password)
-    new_hash = await _renewed_hash(verified, password)
-    signed_in = None
-    async with unit_of_work():
-        account = (
-            await users.note_login(verified, new_hash=new_hash, confirmed_only=confirmation_required())
-            if verified
-            else None
-        )
-        if account is not None:
-            signed_in = await sessions.start(account, origin)
-            await _record(signed_in, "login", origin)
-        else:
-            await AuditEvent.record(
-                Actor(origin=origin),
-                "login",
-                target_type="user" if credentials else None,
-                target_id=credentials.user_id if credentials else None,
-                outcome=Unauthorized.code.value,
-                details={"identifierHash": sessions.pseudonym(users.username_key(identifier))},
-            )
-    if signed_in is None:
-        # Whoever has just registered an address would learn from another text whether it had an account before.
-        hint = " Or the e-mail address is not confirmed yet." if confirmation_required() else ""
-        raise Unauthorized(f"Name or password is wrong.{hint}", reason="credentials")
+        verified = await _verified(credentials, password)
+        proved = None if verified is None else await _second_factor(verified, totp_code, origin)
+        signed_in = None
+        if verified is not None and proved is not None:
+            signed_in = await _sign_in(verified, proved, password=password, origin=origin)
+        if signed_in is None:
+            await _note_refusal(credentials, identifier, origin)
+            # Whoever has just registered an address would learn from another text whether it had an account before.
+            hint = " Or the e-mail address is not confirmed yet." if confirmation_required() else ""
+            raise Unauthorized(f"Name or password is wrong.{hint}", reason="credentials")
     return signed_in
+
+
+async def _second_factor(verified: Credentials, code: str | None, origin: Origin) -> Proof | None:
+    """What the second factor proves; None for an account that does not open, of which nothing more is told."""
+    own = await account_queries.find_own(verified.user_id)
+    if own is None or (confirmation_required() and own["email_verified_at"] is None):
+        return None
+    return await second_factor.check(verified.user_id, code, origin=origin, act="login")
+
+
+async def _sign_in(verified: Credentials, proved: Proof, *, password: str, origin: Origin) -> SignedIn | None:
+    """A session, and in its transaction all that a login writes; None when the account or password changed since."""
+    new_hash = await _renewed_hash(verified, password)
+    try:
+        async with unit_of_work():
+            account = await users.note_login(verified, new_hash=new_hash, confirmed_only=confirmation_required())
+            if account is None:
+                return None
+            await second_factor.spend(proved)
+            signed_in = await sessions.start(account, origin)
+            await _record(signed_in, "login", origin, factor=proved.factor)
+    except Unauthorized as refusal:
+        await second_factor.note_refusal(proved.user_id, refusal, origin=origin, act="login")
+        raise
+    return signed_in
+
+
+async def _note_refusal(credentials: Credentials | None, identifier: str, origin: Origin) -> None:
+    async with unit_of_work():
+        await AuditEvent.record(
+            Actor(origin=origin),
+            "login",
+            target_type="user" if credentials else None,
+            target_id=credentials.user_id if credentials else None,
+            outcome=Unauthorized.code.value,
+            details={"identifierHash": sessions.pseudonym(users.username_key(identifier))},
+        )
 
 
 async def me(actor: Actor) -> Account:
@@ -185,23 +207,22 @@ async def _verified(credentials: Credentials | None, password: str) -> Credentia
     return credentials if await sessions.passwords().verify(credentials.password_hash, password) else None
 
 
-async def _renewed_hash(verified: Credentials | None, password: str) -> str | None:
+async def _renewed_hash(verified: Credentials, password: str) -> str | None:
     """The hash with today's parameters, if the stored one has others; a busy moment leaves it to the next login."""
-    if verified is None or verified.password_hash is None:
-        return None
-    if sessions.passwords().needs_rehash(verified.password_hash):
+    if verified.password_hash is not None and sessions.passwords().needs_rehash(verified.password_hash):
         with suppress(ServiceUnavailable):
             return await sessions.passwords().hash(password)
     return None
 
 
-async def _record(signed_in: SignedIn, action: str, origin: Origin) -> None:
+async def _record(signed_in: SignedIn, action: str, origin: Origin, *, factor: Factor | None = None) -> None:
     account = signed_in.account
     await AuditEvent.record(
         Actor(user_id=account.id, role=account.role, session_id=signed_in.session_id, origin=origin),
         action,
         target_type="user",
         target_id=account.id,
+        details={} if factor is None else {"factor": factor.value},
     )
 
 

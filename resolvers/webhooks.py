@@ -31,7 +31,7 @@ from models.audit import AuditEvent
 from models.database import Row
 from models.deployments import DeploymentTrigger
 from models.ids import Prefix
-from models.permissions import Actor, Permission
+from models.permissions import Actor, Origin, Permission
 from models.transaction import savepoint, unit_of_work
 from models.webhooks import DeliveryStatus
 from resolvers import access, deployment_queue, github, limits, sessions, webhook_events
@@ -41,6 +41,10 @@ from resolvers.webhook_events import Change, Ignored
 ACCESS_SECONDS: Final = 7.0
 """For all questions about access of one delivery: GitHub waits ten seconds for an answer."""
 
+_DEPLOY_BY: Final = {
+    DeploymentTrigger.PUSH: "deployByPush",
+    DeploymentTrigger.PULL_REQUEST: "deployByPullRequest",
+}
 _log = structlog.get_logger("switchyard.webhooks")
 
 
@@ -51,6 +55,7 @@ class Delivery:
     delivery_id: str
     event: str
     payload: Mapping[str, Any]
+    origin: Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +104,7 @@ async def receive(delivery: Delivery) -> Outcome:
             if earlier is None:
                 raise ServiceUnavailable("The delivery is being forgotten; send it again.")
             return _repeated(earlier)
-        effects = await _take_effect(row_id, read, granted, slots, actor=None)
+        effects = await _take_effect(row_id, read, granted, slots, actor=None, origin=delivery.origin)
         status, message = _summary(effects, granted)
         await webhook_queries.settle(row_id, status, message, is_replay=False)
     _log.info("webhook_received", delivery=delivery.delivery_id, event_kind=delivery.event, outcome=status.value)
@@ -120,7 +125,7 @@ async def replay(actor: Actor, id_text: str) -> Row:
     async with _slots(read, granted, actor=actor) as slots, unit_of_work():
         if await webhook_queries.lock(row["id"]) is None:
             raise access.missing()
-        effects = await _take_effect(row["id"], read, granted, slots, actor=actor)
+        effects = await _take_effect(row["id"], read, granted, slots, actor=actor, origin=actor.origin)
         if effects:
             before = (await webhook_queries.find([row["id"]]))[row["id"]]
             status, message = _summary(effects, granted)
@@ -209,6 +214,7 @@ async def _take_effect(
     slots: Mapping[UUID, Slot],
     *,
     actor: Actor | None,
+    origin: Origin,
 ) -> list[_Effect]:
     """Do what a delivery asks for; one entry per project that was looked at, or one for the whole delivery.
 
@@ -226,13 +232,22 @@ async def _take_effect(
     left = [project for project in concerned if done.get(project["id"]) is None]
     # By owner, because the queue of each is locked until the commit: everybody locks them in the same order.
     left.sort(key=lambda each: (each["owner_id"], each["id"]))
-    return [await _affect(row_id, project, read, slots.get(project["id"], Slot())) for project in left]
+    by = actor or Actor(origin=origin)
+    return [await _affect(row_id, project, read, slots.get(project["id"], Slot()), by) for project in left]
 
 
-async def _affect(row_id: UUID, project: Row, change: Change, slot: Slot) -> _Effect:
+async def _affect(row_id: UUID, project: Row, change: Change, slot: Slot, by: Actor) -> _Effect:
     try:
         async with savepoint():
             deployment_id, message = await _deploy(project, change, slot)
+            if slot.is_used:
+                await AuditEvent.record(
+                    by,
+                    _DEPLOY_BY[change.trigger],
+                    target_type="deployment",
+                    target_id=deployment_id,
+                    details={"project": str(project["id"]), "branch": change.source.branch, "delivery": str(row_id)},
+                )
             await webhook_queries.put_effect(row_id, project["id"], deployment_id=deployment_id, message=message)
     except (SwitchyardError, IntegrityError, CannotOpen) as error:
         slot.leave()

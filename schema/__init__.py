@@ -16,6 +16,7 @@ from strawberry.schema.config import StrawberryConfig
 
 from schema.access_tokens import AccessTokensMutation, AccessTokensQuery
 from schema.account import AccountMutation, AccountQuery
+from schema.audit import AuditQuery
 from schema.deployment_commands import DeploymentsMutation
 from schema.deployments import Deployment, DeploymentsQuery
 from schema.detection import DetectionQuery
@@ -25,21 +26,27 @@ from schema.job_commands import JobsMutation
 from schema.jobs import JobsQuery
 from schema.node import NodeQuery
 from schema.notifications import NotificationsMutation, NotificationsQuery, NotificationsSubscription
+from schema.oauth_sign_in import OAuthSignInMutation, OAuthSignInQuery
 from schema.preferences import PreferencesMutation, PreferencesQuery
 from schema.project_commands import ProjectsMutation
 from schema.projects import ProjectsQuery
 from schema.runs import JobRun, RunsMutation, RunsQuery
 from schema.scalars import SCALARS
+from schema.second_factor import SecondFactorMutation
 from schema.sign_in import SignInMutation
 from schema.tools import ToolsMutation, ToolsQuery
+from schema.user_administration import UserAdministrationMutation, UserAdministrationQuery
 from schema.users import UsersQuery
 from schema.webhooks import WebhooksMutation, WebhooksQuery
 
 _QUERIES: tuple[type, ...] = (
     NodeQuery,
     UsersQuery,
+    UserAdministrationQuery,
     AccountQuery,
     AccessTokensQuery,
+    OAuthSignInQuery,
+    AuditQuery,
     ToolsQuery,
     JobsQuery,
     RunsQuery,
@@ -53,7 +60,10 @@ _QUERIES: tuple[type, ...] = (
 )
 _MUTATIONS: tuple[type, ...] = (
     SignInMutation,
+    OAuthSignInMutation,
     AccountMutation,
+    UserAdministrationMutation,
+    SecondFactorMutation,
     AccessTokensMutation,
     ToolsMutation,
     JobsMutation,

@@ -9,7 +9,7 @@ A token of a script comes as a bearer token only. What a token proves is decided
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,15 +24,17 @@ from models.permissions import Actor, Origin
 from resolvers.access_token_text import looks_like_access_token
 from settings import Settings
 
-RECHECK_SECONDS: Final = 30.0
-"""How long a revoked session may keep a stream when the event about it is lost."""
+RETRY_SECONDS: Final = 1.0
+"""How soon to look again at credentials that could not be looked at."""
+
+_LONGEST_WAIT_SECONDS: Final = 3_600.0
 
 _log = structlog.get_logger("switchyard.graphql")
 RawHeaders = list[tuple[bytes, bytes]]
 
 
 class Watcher(Protocol):
-    """What wakes up when somebody's sessions change."""
+    """What wakes up when credentials may hold no longer, or for something else."""
 
     async def wait(self, timeout_seconds: float) -> bool:
         """Wait for a change, at most so long."""
@@ -51,6 +53,11 @@ def refresh_cookie(settings: Settings) -> str:
 def device_cookie(settings: Settings) -> str:
     """The name of the cookie that says that somebody signed in with this browser before."""
     return _cookie_name(settings, "switchyard_device")
+
+
+def oauth_cookie(settings: Settings) -> str:
+    """The name of the cookie of a browser that began to sign in at a provider."""
+    return _cookie_name(settings, "switchyard_oauth")
 
 
 def _cookie_name(settings: Settings, name: str) -> str:
@@ -72,13 +79,14 @@ class Gate:
     """Turns headers into callers.
 
     `authenticate` raises Unauthorized with `details.reason` expired, invalid or revoked. `expires_at` is None for a
-    token that does not expire. `watch` opens a watcher of a key such as `("sessions", user_id)`.
+    token that does not expire. `watch` opens a watcher of the credentials that an actor has shown; it wakes up within
+    seconds of their change, whether an event told of it or not (`resolvers/standing.py`).
     """
 
     settings: Settings
     authenticate: Callable[[str, Origin], Awaitable[Actor]]
     expires_at: Callable[[str], datetime | None]
-    watch: Callable[[Hashable], AbstractAsyncContextManager[Watcher]]
+    watch: Callable[[Actor], AbstractAsyncContextManager[Watcher]]
 
     async def caller_of(self, headers: RawHeaders, origin: Origin) -> Caller:
         """The caller of a request; raises Unauthorized for a bad bearer token, ServiceUnavailable when nobody knows."""
@@ -109,23 +117,24 @@ class Gate:
     async def ended(self, token: str, actor: Actor, renewed: Callable[[Actor], None]) -> Unauthorized:
         """Wait until a token holds no longer and return why; tells `renewed` the actor each time that it still does.
 
-        Looks again when the user's sessions change, and each 30 seconds in case the event about it was lost. While the
-        database is away the token's own end still counts.
+        Looks again when its watcher wakes up. While the database is away the token's own end still counts.
         """
         expires_at = actor.valid_until or self.expires_at(token)
-        async with self.watch(("sessions", actor.user_id)) as watcher:
+        async with self.watch(actor) as watcher:
+            left_seconds = _LONGEST_WAIT_SECONDS
             while True:
-                left_seconds = RECHECK_SECONDS
                 if expires_at is not None:
                     left_seconds = min(left_seconds, (expires_at - datetime.now(UTC)).total_seconds())
                 if left_seconds <= 0:
                     return Unauthorized("The access token has expired; send a new one.", reason="expired")
                 await watcher.wait(left_seconds)
+                left_seconds = _LONGEST_WAIT_SECONDS
                 try:
                     renewed(await self.authenticate(token, actor.origin))
                 except Unauthorized as error:
                     return error
                 except ServiceUnavailable as error:
+                    left_seconds = RETRY_SECONDS
                     _log.warning("session_not_checked", error=error.message, request_id=actor.origin.request_id)
 
     def _cookies(self, headers: RawHeaders, cookie_header: bytes) -> dict[str, str]:

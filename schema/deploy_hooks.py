@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute, Route
 
 from models.ids import Prefix, encode_id
 from resolvers import projects
+from schema.middleware import origin_of
 
 PATH = "/hooks/deploy"
 
@@ -22,5 +23,6 @@ def routes() -> list[BaseRoute]:
 
 
 async def _deploy(request: Request) -> JSONResponse:
-    deployment_id = await projects.deploy_by_hook(request.query_params.get("key", ""))
+    key = request.query_params.get("key", "")
+    deployment_id = await projects.deploy_by_hook(key, origin_of(request.scope))
     return JSONResponse({"deploymentId": encode_id(Prefix.DEPLOYMENT, deployment_id)}, status_code=202)

@@ -142,6 +142,10 @@ class OperationCache:
         )
         self._refusals: _Store[list[FormattedError]] = _Store(max_entries=_KEPT_REFUSALS, max_bytes=_KEPT_REFUSAL_BYTES)
 
+    def knows(self, query: str) -> bool:
+        """Whether a document need not be read again."""
+        return self._documents.get(query) is not None or self._refusals.get(query) is not None
+
     def get(self, query: str, operation_name: str | None, *, request_id: str | None = None) -> Operation:
         """The operation of a document; raises RequestRefused when it must not run or there is none of that name."""
         operations = self._documents.get(query)

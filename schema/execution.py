@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, cast
 
@@ -48,6 +49,9 @@ _log = structlog.get_logger("switchyard.graphql")
 Count = Callable[[Actor, int], Awaitable[None]]
 """Charges an operation of so many nodes to whoever asks; raises SwitchyardError when that is too much."""
 
+Reading = Callable[[Actor], AbstractAsyncContextManager[None]]
+"""Entered to read a document that is new; charges whoever sent it if it is refused."""
+
 
 class Frame(NamedTuple):
     """One encoded result of a subscription, and the last sequence in it for clients that resume."""
@@ -74,15 +78,33 @@ class Operations:
         deadlines: Deadlines | None = None,
         *,
         count: Count | None = None,
+        reading: Reading | None = None,
     ) -> None:
         self.cache = OperationCache(schema, settings)
         self.deadlines = deadlines or Deadlines()
         self._schema = self.cache.schema
         self._count = count
+        self._reading: Reading = reading or _unpaid
+        self._reader = asyncio.Lock()
 
     def prepare(self, request: OperationRequest, *, request_id: str | None) -> Operation:
-        """The operation that a request names; raises RequestRefused."""
+        """The operation that a request names, at once; raises RequestRefused."""
         return self.cache.get(request.query, request.operation_name, request_id=request_id)
+
+    async def read(self, request: OperationRequest, context: Context) -> Operation:
+        """The same, for requests as they come; raises RequestRefused, also when too many were refused before.
+
+        Reading a document takes the loop for itself for some milliseconds. So new ones are read one after the other,
+        however many come at once, and the loop turns in between.
+        """
+        if not self.cache.knows(request.query):
+            try:
+                async with self._reading(context.actor), self._reader:
+                    await asyncio.sleep(0)
+                    return self.prepare(request, request_id=context.request_id)
+            except SwitchyardError as error:
+                raise RequestRefused.because_of(error, context.request_id) from None
+        return self.prepare(request, request_id=context.request_id)
 
     async def execute(self, operation: Operation, variables: dict[str, Any], context: Context) -> bytes:
         """Run a query or a mutation and encode its result, `data` and the errors of fields.
@@ -316,6 +338,10 @@ def encode(payload: dict[str, Any], request_id: str | None) -> bytes:
 def encode_errors(errors: list[FormattedError]) -> bytes:
     """JSON bytes of a result without data."""
     return orjson.dumps({"errors": errors}, default=str)
+
+
+def _unpaid(_: Actor) -> AbstractAsyncContextManager[None]:
+    return nullcontext()
 
 
 def _late(message: str, context: Context) -> RequestRefused:

@@ -1,4 +1,4 @@
-"""How large an operation may be: depth, fields, aliases, directives, repetitions, mutations, and its cost in nodes.
+"""How large an operation may be: depth, fields, fragments, aliases, directives, repetitions, mutations, cost in nodes.
 
 Both measures visit every selection set once and remember fragments, so a document that spreads fragments in
 fragments costs as much as it has characters and not as much as it would expand to; sums stop growing at a ceiling.
@@ -60,6 +60,9 @@ class Limits:
     mutations: int = 10
     directives: int = 30
     directives_per_node: int = 4
+    fragments: int = 100
+    """How many fragments: those that meet in one place are compared with each other by validation."""
+
     repetitions: int = 20
     """How often one name may be selected in one place: merging them is quadratic in this number."""
 
@@ -118,6 +121,7 @@ class _Ruler:
         for name in self.fragments:
             size = self.fragment(name)
             self.check("fields", self.limits.fields, size.fields)
+        self.check("fragments", self.limits.fragments, len(self.fragments))
 
     def measure_operation(self, operation: OperationDefinitionNode) -> None:
         """Check one operation, fragments expanded."""
@@ -198,6 +202,7 @@ class _Ruler:
 _MEANINGS: Final = {
     "depth": "is nested deeper than",
     "fields": "selects more fields than",
+    "fragments": "defines more fragments than",
     "aliases": "has more aliases than",
     "mutations": "runs more mutations than",
     "directives": "has more directives than",

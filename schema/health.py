@@ -1,6 +1,7 @@
 """`/healthz` and `/readyz`: is this process alive, and should it be sent requests?
 
-Alive means that the event loop turns; nothing else is asked, because a restart mends no database. Ready means that
+Alive means that the event loop turns; nothing else is asked, because a restart mends no database. How late it was
+lately is said with it, for operators: it is what users feel when something blocks the process. Ready means that
 PostgreSQL answers and no shutdown has begun. Without Redis or storage the service is degraded, not down: mutations and
 polling streams still work. The answers name no addresses and no errors; those are in the log.
 """
@@ -22,6 +23,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from adapters import events
+from adapters.loop_lag import LoopLag
 from adapters.storage import Storage
 from errors import SwitchyardError
 from models.database import connect_alone
@@ -64,14 +66,15 @@ class Health:
         self._checks: dict[str, Check] = {}
         self._checked_at = -KEPT_SECONDS
         self._is_draining = False
+        self.loop_lag = LoopLag()
 
     def drain(self) -> None:
         """Say "not ready" from now on: this process will end."""
         self._is_draining = True
 
     async def alive(self, _: Request) -> Response:
-        """`/healthz`: 200 as long as the loop turns."""
-        return JSONResponse({"status": "alive"})
+        """`/healthz`: 200 as long as the loop turns, and how late it was at worst in the last seconds."""
+        return JSONResponse({"status": "alive", "loopLagMilliseconds": self.loop_lag.worst_milliseconds})
 
     async def ready(self, _: Request) -> Response:
         """`/readyz`: 200 when requests are welcome, 503 when not; each dependency with its milliseconds."""

@@ -106,7 +106,7 @@ class GraphQLEndpoint:
         if forms[0] is Form.EVENTS:
             await self._stream(request, caller, context, scope, receive, send)
             return
-        operation = self.operations.prepare(request, request_id=origin.request_id)
+        operation = await self.operations.read(request, context)
         name_operation(scope, operation.name)
         if operation.kind is OperationType.SUBSCRIPTION:
             if Form.EVENTS not in forms:

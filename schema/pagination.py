@@ -68,7 +68,7 @@ class Connection(Generic[Node]):
 
     edges: list[Edge[Node]] = strawberry.field(description="The page, in the order of the list.")
     page_info: PageInfo = strawberry.field(description="Where the page stands.")
-    count: strawberry.Private[Callable[[], Awaitable[int]] | None]
+    count: strawberry.Private[Callable[[], Awaitable[int | None]] | None]
 
     @strawberry.field(description="How many there are in the whole list; null where that is not counted.")
     async def total_count(self) -> int | None:
@@ -104,7 +104,7 @@ class _Place(Generic[Row]):
 async def paginate(
     *,
     fetch: Fetch[Row],
-    count: Callable[[], Awaitable[int]] | None = None,
+    count: Callable[[], Awaitable[int | None]] | None = None,
     first: int | None = None,
     after: str | None = None,
     last: int | None = None,

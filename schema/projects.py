@@ -248,7 +248,7 @@ class Project(Node):
     )
     async def webhook(self, info: Info) -> ProjectWebhook:
         """Loaded for all projects of the answer at once."""
-        state: WebhookState = await info.context.load(_load_webhooks, self)
+        state: WebhookState = await info.context.load(_load_webhooks, self.row["id"])
         return ProjectWebhook(status=state.status, message=state.message)
 
     @strawberry.field(description="Its deploy hooks, without their addresses.")
@@ -397,9 +397,11 @@ async def _load_variables(_context: Context, project_ids: list[UUID]) -> Sequenc
     return _grouped(project_ids, await project_queries.variables(project_ids))
 
 
-async def _load_webhooks(_context: Context, shown: list[Project]) -> Sequence[WebhookState]:
-    found = await webhook_states([project.row for project in shown])
-    return [found[project.row["id"]] for project in shown]
+async def _load_webhooks(_context: Context, project_ids: list[UUID]) -> Sequence[WebhookState]:
+    # Rows cannot be keys; and what stands about a hook is as fresh as the messages beside it.
+    rows = await project_queries.find(project_ids)
+    found = await webhook_states(list(rows.values()))
+    return [found.get(project_id, WebhookState(WebhookStatus.NONE)) for project_id in project_ids]
 
 
 async def _load_hooks(_context: Context, project_ids: list[UUID]) -> Sequence[list[Row]]:

@@ -3,11 +3,13 @@
 HTTP bodies and WebSocket messages are read here alike. Invariant: no string that leaves this module, in a variable
 or anywhere inside one, holds NUL or half of a surrogate pair. The check costs nothing for good requests: orjson
 refuses lone surrogates by itself, and NUL can only stand in JSON as an escape that is looked for in the raw bytes.
+Where the fault is in a refused body is said only if that is quickly found.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,7 +19,12 @@ import orjson
 from errors import ValidationFailed
 from schema.literals import Path, is_storable
 
-_ESCAPED_NUL: Final = b"\\u0000"
+_ESCAPED_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+"""The escape itself, and not a backslash that is followed by the letter."""
+
+_MAX_EXPLAINED_BYTES: Final = 65_536
+_MAX_STEPS: Final = 100_000
+"""How much of a bad body is searched for the place of the fault: a search must not cost more than a request may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +43,11 @@ def read_json(raw: bytes) -> Any:
     except orjson.JSONDecodeError as error:
         reason = str(error)
     else:
-        if _ESCAPED_NUL in raw:
+        if b"\\u0000" in raw and _ESCAPED_NUL.search(raw):
             refuse_unstorable(value)
+            raise _unstorable([])
         return value
-    if b"\\u" in raw:
+    if b"\\u" in raw and len(raw) <= _MAX_EXPLAINED_BYTES:
         refuse_unstorable(read_leniently(raw))
     raise ValidationFailed(f"The request is not valid JSON: {reason}.")
 
@@ -65,29 +73,54 @@ def operation_request(value: Any) -> OperationRequest:
 
 
 def refuse_unstorable(value: Any) -> None:
-    """Refuse decoded JSON with a text that cannot be stored; raises ValidationFailed with its path."""
-    for path, text in _texts(value):
+    """Refuse decoded JSON whose first 100,000 values hold a text that cannot be stored; raises ValidationFailed."""
+    for place, text in _texts(value):
         if not is_storable(text):
+            path = _path_of(place)
             # Inside of the variables, clients know the path from the variable's name on.
             shown = path[path.index("variables") + 1 :] if "variables" in path[:2] else path
-            raise ValidationFailed(
-                "Text may contain neither the character NUL nor half of a surrogate pair.",
-                path=[step.encode(errors="replace").decode() if isinstance(step, str) else step for step in shown],
+            raise _unstorable(shown)
+
+
+def _unstorable(path: Path) -> ValidationFailed:
+    return ValidationFailed(
+        "Text may contain neither the character NUL nor half of a surrogate pair.",
+        path=[step.encode(errors="replace").decode() if isinstance(step, str) else step for step in path],
+    )
+
+
+_MAY_HOLD_TEXT: Final = (str, Mapping, list)
+_Place = tuple[Any, str | int] | None
+"""A step and the place above it. Whole paths, one for each of many values far down, would be large and slow."""
+
+
+def _texts(value: Any) -> Iterator[tuple[_Place, str]]:
+    stack: list[tuple[_Place, Any]] = [(None, value)]
+    steps = 0
+    while stack:
+        place, item = stack.pop()
+        steps += len(item) if isinstance(item, Mapping | list) else 0
+        if steps > _MAX_STEPS:
+            return
+        if isinstance(item, str):
+            yield place, item
+        elif isinstance(item, Mapping):
+            for key, child in item.items():
+                yield (place, key), key
+                if isinstance(child, _MAY_HOLD_TEXT):
+                    stack.append(((place, key), child))
+        elif isinstance(item, list):
+            stack.extend(
+                ((place, index), child) for index, child in enumerate(item) if isinstance(child, _MAY_HOLD_TEXT)
             )
 
 
-def _texts(value: Any) -> Iterator[tuple[Path, str]]:
-    stack: list[tuple[Path, Any]] = [([], value)]
-    while stack:
-        path, item = stack.pop()
-        if isinstance(item, str):
-            yield path, item
-        elif isinstance(item, Mapping):
-            for key, child in item.items():
-                yield [*path, key], key
-                stack.append(([*path, key], child))
-        elif isinstance(item, list):
-            stack.extend(([*path, index], child) for index, child in enumerate(item))
+def _path_of(place: _Place) -> Path:
+    steps: Path = []
+    while place is not None:
+        place, step = place
+        steps.append(step)
+    return steps[::-1]
 
 
 def read_leniently(raw: bytes) -> Any:

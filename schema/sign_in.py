@@ -55,6 +55,10 @@ class LoginInput:
 
     identifier: str = strawberry.field(description="E-mail address or username.")
     password: str = strawberry.field(description="The password.")
+    totp_code: str | None = strawberry.field(
+        default=None,
+        description="For an account with a second factor: the code that the app shows, or a recovery code.",
+    )
     cookies: bool = strawberry.field(default=False, description=COOKIES)
 
 
@@ -158,7 +162,9 @@ class SignInMutation:
         description="Sign in. UNAUTHORIZED, in the same words, whether the account does not exist, is deactivated, is "
         "not confirmed where it has to be, or the password is wrong. RATE_LIMIT_EXCEEDED after too many failures of "
         "the address or for the account; those of strangers do not hold up a browser that its owner signed in with by "
-        "cookies before.",
+        "cookies before. Where the account has a second factor and the password was right, `details.reason` is "
+        "`totpRequired` without a code, which is no failure, and `totpWrong` with a wrong or used one; five of those "
+        "in fifteen minutes are RATE_LIMIT_EXCEEDED.",
         extensions=[public()],
     )
     async def login(
@@ -173,6 +179,7 @@ class SignInMutation:
             password=input.password,
             origin=info.context.origin,
             device_cookie=info.context.cookies.get(device_cookie(info.context.settings)),
+            totp_code=input.totp_code,
         )
         if input.cookies:
             remember_browser(info.context, signed_in.account)

@@ -76,7 +76,7 @@ class EventStream:
 
     async def _run(self, request: OperationRequest, last_event_id: int | None, scope: Scope) -> None:
         try:
-            operation = self.operations.prepare(request, request_id=self.context.request_id)
+            operation = await self.operations.read(request, self.context)
             name_operation(scope, operation.name)
             variables = request.variables
             if last_event_id is not None and RESUMED_VARIABLE in operation.variable_names:

@@ -16,7 +16,7 @@ from models.database import Row
 from models.ids import Prefix, decode_id, encode_id
 from models.permissions import Actor, Permission, Role
 from models.users import Account
-from resolvers import access, account_settings, users
+from resolvers import access, account_settings, second_factor, users
 from schema.context import Context
 from schema.enums import publish
 from schema.node import Node, register_node
@@ -63,6 +63,15 @@ class User(Node):
             return None
         profile = await info.context.load(_load_profiles, decode_id(self.id)[1])
         return None if profile is None else profile["totp_confirmed_at"] is not None
+
+    @strawberry.field(
+        description="How many recovery codes of the second factor are left; null without one, and where `email` is."
+    )
+    async def recovery_codes_left(self, info: Info) -> int | None:
+        """Loaded for all users of the answer at once."""
+        if self.email is None:
+            return None
+        return await info.context.load(_load_codes_left, decode_id(self.id)[1])
 
     @strawberry.field(description="Whether the account opens at all; null where `email` is.")
     async def is_active(self, info: Info) -> bool | None:
@@ -127,4 +136,9 @@ async def _load_users(context: Context, user_ids: list[UUID]) -> Sequence[User |
 
 async def _load_profiles(context: Context, user_ids: list[UUID]) -> Sequence[Row | None]:
     found = await account_settings.profiles(user_ids)
+    return [found.get(user_id) for user_id in user_ids]
+
+
+async def _load_codes_left(context: Context, user_ids: list[UUID]) -> Sequence[int | None]:
+    found = await second_factor.codes_left(user_ids)
     return [found.get(user_id) for user_id in user_ids]

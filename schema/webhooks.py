@@ -34,7 +34,7 @@ from resolvers.webhooks import Delivery
 from schema.context import Context
 from schema.deployments import Deployment, deployment_of
 from schema.enums import publish
-from schema.middleware import BodyLimits
+from schema.middleware import BodyLimits, origin_of
 from schema.node import Node, register_node
 from schema.pagination import After, Before, Connection, First, Last, by_one_key, paginate
 from schema.permissions import requires
@@ -91,7 +91,9 @@ class _Door:
         if not _DELIVERY_ID.fullmatch(delivery_id) or not _EVENT.fullmatch(event):
             raise ValidationFailed("X-GitHub-Delivery or X-GitHub-Event is missing or malformed.")
         payload = _payload(request.headers.get("content-type", ""), body)
-        outcome = await webhooks.receive(Delivery(delivery_id=delivery_id, event=event, payload=payload))
+        outcome = await webhooks.receive(
+            Delivery(delivery_id=delivery_id, event=event, payload=payload, origin=origin_of(request.scope))
+        )
         is_new_failure = outcome.status is DeliveryStatus.FAILED and not outcome.is_repeat
         return JSONResponse(
             {

@@ -302,7 +302,7 @@ class _Socket:
         prefix = b'{"id":' + orjson.dumps(id_) + b',"type":"next","payload":'
         operations = self.app.operations
         try:
-            operation = operations.prepare(request, request_id=context.request_id)
+            operation = await operations.read(request, context)
             if operation.kind is OperationType.SUBSCRIPTION:
                 async with aclosing(operations.subscribe(operation, request.variables, context)) as frames:
                     async for frame in frames:

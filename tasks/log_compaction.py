@@ -87,12 +87,16 @@ async def _compact(pool: asyncpg.Pool, storage: Storage, execution_id: UUID, *, 
             return
     archive = {"key": log_key(execution_id), "size": offset, "blocks": index} if members else None
     async with pool.acquire(timeout=2) as connection, connection.transaction():
-        await connection.execute(
-            "UPDATE executions SET log_object = $2, log_compaction_after = NULL WHERE id = $1",
+        named = await connection.fetchval(
+            "UPDATE executions SET log_object = $2, log_compaction_after = NULL WHERE id = $1 RETURNING id",
             execution_id,
             to_json(archive) if archive else None,
         )
         await connection.execute("DELETE FROM log_chunks WHERE execution_id = $1", execution_id)
+    if named is None:
+        # Deleted meanwhile, with its log: nothing names the object.
+        await storage.delete([log_key(execution_id)])
+        return
     _log.info("log_compacted", execution_id=str(execution_id), bytes=offset, blocks=len(index))
 
 

@@ -1,7 +1,8 @@
 """Mail to users: asked for in the transaction that makes it true, sent by the outbox.
 
 The address is read when the letter is sent, so whoever changed it gets the letter at the new one, and whoever is gone
-or deactivated gets none. A letter may be sent twice; both have the same Message-ID.
+or deactivated gets none; only a letter about an account's end carries the address itself. A letter may be sent twice;
+both have the same Message-ID.
 """
 
 from __future__ import annotations
@@ -26,6 +27,11 @@ def letter(key: str, *, user_id: UUID, template: str, variables: Mapping[str, st
     return {"key": key, "userId": str(user_id), "template": template, "variables": dict(variables)}
 
 
+def farewell(key: str, *, name: str, email: str, template: str, variables: Mapping[str, str]) -> dict[str, Any]:
+    """The payload of a letter to an address that no account has any more."""
+    return {"key": key, "to": {"name": name, "email": email}, "template": template, "variables": dict(variables)}
+
+
 async def put_letter(
     connection: asyncpg.Connection, key: str, *, user_id: UUID, template: str, variables: Mapping[str, str]
 ) -> bool:
@@ -39,7 +45,7 @@ def sending(settings: Settings, pool: asyncpg.Pool, mailer: Mailer) -> Handler:
     sender = sender_of(settings)
 
     async def send(payload: Mapping[str, Any]) -> None:
-        user = await pool.fetchrow(
+        user = payload.get("to") or await pool.fetchrow(
             "SELECT name, email FROM users WHERE id = $1::uuid AND is_active", UUID(payload["userId"])
         )
         if user is None:

@@ -27,7 +27,10 @@ from models.events import OutboxFilled
 from models.outbox import TakenMessage
 
 Handler = Callable[[Mapping[str, Any]], Awaitable[None]]
-"""Does the work of one message, given its payload; whatever it raises puts the message off, `GiveUp` ends it."""
+"""Does the work of one message, given its payload; whatever it raises puts the message off, `GiveUp` ends it.
+
+`NotYet` puts it off without spending an attempt.
+"""
 
 PLACES_PER_TOPIC: Final = 4
 MAX_ATTEMPTS: Final = 12
@@ -44,6 +47,14 @@ _log = structlog.get_logger("switchyard.outbox")
 
 class GiveUp(Exception):
     """The message can never be told; trying again would change nothing."""
+
+
+class NotYet(Exception):
+    """There is nothing wrong, but more to do or to wait for: told again after so many seconds, and no attempt spent."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"again in {seconds:g} s")
+        self.seconds = seconds
 
 
 async def post(topic: str, key: str, payload: Mapping[str, Any], *, due_in_seconds: float = 0) -> bool:
@@ -111,6 +122,8 @@ async def _tell(
         async with pool.acquire(timeout=5) as connection:
             if failure is None:
                 await outbox.settle(connection, message)
+            elif isinstance(failure, NotYet):
+                await outbox.put_off(connection, message, error=None, seconds=failure.seconds)
             else:
                 await _write_down(connection, message, failure)
     except Exception as error:

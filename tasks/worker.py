@@ -21,7 +21,18 @@ from adapters.structured_logs import set_up_logging
 from models import database
 from models.ids import new_id
 from settings import Settings
-from tasks import account_letters, deployment_news, doorman, github_hooks, github_reports, mail, outbox, queue, sweeper
+from tasks import (
+    account_letters,
+    account_purge,
+    deployment_news,
+    doorman,
+    github_hooks,
+    github_reports,
+    mail,
+    outbox,
+    queue,
+    sweeper,
+)
 from tasks.build import upkeep
 from tasks.build.kind import DeploymentKind
 from tasks.crawl.kind import CrawlKind
@@ -44,6 +55,7 @@ def shipped_handlers(settings: Settings, storage: Storage, pool: asyncpg.Pool) -
         deployment_news.TOPIC: deployment_news.telling(settings, pool),
         mail.TOPIC: mail.sending(settings, pool, open_mailer(settings)),
         account_letters.TOPIC: account_letters.sending(settings, pool, open_mailer(settings)),
+        account_purge.TOPIC: account_purge.purging(storage, pool),
         github_reports.TOPIC: github_reports.reporting(settings, pool),
         github_hooks.TOPIC: github_hooks.keeping_hooks(settings, pool),
         upkeep.GARBAGE_TOPIC: partial(upkeep.collect, pool, storage),

@@ -20,6 +20,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
+from adapters import garbage
 from models import database
 from tests.factories import Person, sign_in
 from tests.harness.client import GraphQLClient
@@ -83,7 +84,8 @@ async def template(
 ) -> AsyncIterator[Template]:
     """Migrated once; nobody is connected to it, or it could not be cloned."""
     async with new_database(postgres_url, "template") as url:
-        await database.migrate(url)
+        with garbage.seldom():
+            await database.migrate(url)
         password = secrets.token_urlsafe(12)
         run_cli(
             *("create-admin", "--email", ADMIN_EMAIL, "--username", ADMIN_USERNAME, "--password-stdin"),
@@ -144,9 +146,9 @@ class Programs:
         self._folder = folder
         self._numbers = itertools.count(1)
 
-    async def api(self, kind: type[AnyApi], **settings: str) -> AnyApi:
+    async def api(self, kind: type[AnyApi], argv: Sequence[str | Path] = (CLI, "api"), **settings: str) -> AnyApi:
         """A ready API process; settings by their variable's name."""
-        program = kind([CLI, "api"], environment={**self.environment, **settings}, log=self._log("api"))
+        program = kind(argv, environment={**self.environment, **settings}, log=self._log("api"))
         self.started.append(program)
         await program.ready()
         return program
@@ -241,6 +243,40 @@ async def admin(client: GraphQLClient, template: Template) -> Person:
 def graphql_ws_url(api_server: ApiServer) -> str:
     """For `tests.harness.client.subscribe`."""
     return api_server.ws_url
+
+
+# -- order
+
+# What takes long, longest first: begun last, such a file would keep one of two processes busy while the other has none.
+# Files that are not named here are short, and new ones lose nothing by that.
+LONG_FILES = (
+    "worker/test_crawl_runs.py",
+    "worker/test_run_command.py",
+    "worker/test_crawler_child.py",
+    "worker/test_readme.py",
+    "worker/deployments/test_real_apps.py",
+    "browser/test_graphiql.py",
+    "api/test_stream_faults.py",
+    "api/test_app.py",
+    "worker/test_engine_recovery.py",
+    "worker/deployments/test_faults.py",
+    "worker/test_engine_logs.py",
+    "browser/test_sites.py",
+    "unit/test_storage.py",
+    "worker/test_outbox.py",
+    "worker/test_engine_outages.py",
+    "api/test_streams.py",
+    "worker/test_sandbox_breakout.py",
+    "worker/test_engine_fairness.py",
+    "worker/test_engine_cancel.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put long files first; in a file, and among the others, the order stays."""
+    folder = Path(__file__).parent
+    places = {folder / name: place for place, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 # -- reports

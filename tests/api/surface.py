@@ -9,7 +9,7 @@ import asyncio
 import base64
 import itertools
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -396,7 +396,7 @@ class Sessions:
             watcher.event.set()
 
     @asynccontextmanager
-    async def watch(self, key: Hashable) -> AsyncIterator[_Watcher]:
+    async def watch(self, actor: Actor) -> AsyncIterator[_Watcher]:
         watcher = _Watcher()
         self.watchers.add(watcher)
         try:

@@ -174,6 +174,9 @@ async def test_post_queues_a_deployment_of_its_branch(
     (hook,) = (await studio.run(person, ONE, id=project))["deployHooks"]
     assert hook["lastUsedAt"] is not None
     assert key_of(made["url"]) not in api_server.log.read_text()
+    told = "SELECT actor_id, request_id FROM audit_events WHERE action = 'deployByHook' AND target_id = $1"
+    [event] = await studio.pool.fetch(told, uuid(deployment_id))
+    assert (event["actor_id"], event["request_id"]) == (None, answer.headers["x-request-id"])
 
 
 async def test_hook_keeps_branch_and_environment_when_the_project_changes(

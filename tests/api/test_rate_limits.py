@@ -18,6 +18,7 @@ import pytest_asyncio
 from redis.asyncio import Redis
 
 from models.ids import decode_id
+from resolvers.limit_news import OTHERS, Recent
 from tests.conftest import ApiServer
 from tests.factories import LOGIN, REGISTER, Person
 from tests.harness import github_schema
@@ -528,3 +529,68 @@ async def test_a_redis_that_falls_silent_keeps_attempts_limited_and_answers_quic
                 seconds.append(time.monotonic() - started)
             assert sorted(seconds)[5] < 0.1
             await cut_off.wait_event("rate_limits_without_redis")
+
+
+# -- what is written of refusals
+
+
+async def test_a_refused_account_is_told_of_once_by_its_pseudonym_in_the_log_and_in_the_audit_trail(
+    client: GraphQLClient, api_server: ApiServer, db: asyncpg.Connection, person: Person
+) -> None:
+    for _ in range(AUTH):
+        await log_in(client, person.email, "wrong", somewhere())
+    refused = [await log_in(client, person.email, "wrong", somewhere()) for _ in range(6)]
+    assert [codes(answer) for answer in refused] == [["RATE_LIMIT_EXCEEDED"]] * 6
+    ids = [answer.headers["x-request-id"] for answer in refused]
+    [line] = [line for line in api_server.events("rate_limited") if line["request_id"] in ids]
+    assert (line["policy"], line["request_id"]) == ("auth", ids[0])
+    assert line["counted"].startswith("account:")
+    assert person.email not in api_server.log.read_text()
+    told = "SELECT outcome, actor_id, ip, details FROM audit_events WHERE action = 'rateLimit' AND request_id = ANY($1)"
+    [event] = await db.fetch(told, ids)
+    assert (event["outcome"], event["actor_id"]) == ("RATE_LIMIT_EXCEEDED", None)
+    assert event["ip"] is not None
+    details = json.loads(event["details"])
+    assert details == {"policy": "auth", "reason": "account", "identifierHash": line["counted"].partition(":")[2]}
+    failed = "SELECT details ->> 'identifierHash' FROM audit_events WHERE action = 'login' AND target_id = $1"
+    assert await db.fetchval(failed, decode_id(person.id)[1]) == details["identifierHash"]
+
+
+async def test_refused_calls_and_deployments_are_told_of_by_the_users_id_and_leave_no_event(
+    client: GraphQLClient, api_server: ApiServer, db: asyncpg.Connection, person: Person
+) -> None:
+    before = await db.fetchval("SELECT count(*) FROM audit_events WHERE action = 'rateLimit'")
+    refusal = await spend_all(client, person.token)
+    await over(client, ME, token=person.token)
+    counted = f"user:{decode_id(person.id)[1].hex}"
+    lines = [line for line in api_server.events("rate_limited") if line["counted"] == counted]
+    assert [line["policy"] for line in lines] == ["calls"]
+    assert lines[0]["request_id"] == refusal.headers["x-request-id"]
+    assert await db.fetchval("SELECT count(*) FROM audit_events WHERE action = 'rateLimit'") == before
+
+
+async def test_a_wrong_present_password_refused_is_told_to_the_owner_of_the_account(
+    client: GraphQLClient, db: asyncpg.Connection, person: Person
+) -> None:
+    wrong = {"input": {"currentPassword": "wrong", "newPassword": "another horse battery"}}
+    found = [
+        codes(await client.raw(CHANGE_PASSWORD, wrong, token=person.token, headers=somewhere()))
+        for _ in range(AUTH + 2)
+    ]
+    assert found[AUTH:] == [["RATE_LIMIT_EXCEEDED"]] * 2
+    told = "SELECT count(*) FROM audit_events WHERE action = 'rateLimit' AND target_type = 'user' AND target_id = $1"
+    assert await db.fetchval(told, decode_id(person.id)[1]) == 1
+
+
+def test_a_flood_of_subjects_is_told_of_in_bounds() -> None:
+    now = 0.0
+    recent = Recent(10, most=3, clock=lambda: now)
+    assert [recent.claim("auth", name) for name in "aab"] == ["a", None, "b"]
+    assert recent.claim("calls", "a") == "a"
+    assert [recent.claim("auth", f"{number}") for number in range(1_000)] == [OTHERS, *[None] * 999]
+    assert len(recent) == 4
+    now = 9.9
+    assert recent.claim("auth", "a") is None
+    now = 10.0
+    assert [recent.claim("auth", name) for name in "abc"] == ["a", "b", "c"]
+    assert len(recent) == 3

@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 
-from tests.bench import deployments, enqueue, limits, log_lines, recovery, run_list, sites, start
+from tests.bench import deployments, enqueue, limits, log_lines, logins, recovery, risk_rules, run_list, sites, start
 
 BENCHES = {
     "enqueue": enqueue.main,
     "limits": limits.main,
+    "logins": logins.main,
     "log_lines": log_lines.main,
     "run_list": run_list.main,
     "recovery": recovery.main,
+    "risk_rules": risk_rules.main,
     "sites": sites.main,
     "deployments_overhead": deployments.overhead,
     "deployments_push": deployments.push_to_live,

@@ -1,7 +1,8 @@
-"""What counting costs: `{ me { id } }` of somebody signed in with limits on against off, and decisions per second.
+"""What security costs: `{ me { id } }` of somebody signed in, with limits and without, and without looking at sessions.
 
-The two APIs are processes of their own on one database and one Redis, take the same load in turn, and are compared by
-requests per second and by their CPU time. Decisions are asked of Redis over one loop by ten callers at once.
+Beside it, decisions per second. The three APIs are processes of their own on one database and one Redis, take the same
+load in turn, and are compared by requests per second and by their CPU time. Decisions are asked of Redis over one loop
+by ten callers at once.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ ENDLESS = 1_000_000
 
 
 async def main() -> None:
-    """Print requests per second and CPU per request of both, the ratios, and decisions per second."""
+    """Print requests per second and CPU per request of each, the ratios, and decisions per second."""
     async with place() as here:
         limited = Api(
             [CLI, "api"],
@@ -41,15 +42,25 @@ async def main() -> None:
         )
         here.programs.append(limited)
         await limited.ready()
-        results: dict[str, list[tuple[float, float]]] = {"off": [], "on": []}
+        bare = Api(
+            ["-m", "tests.bench.unguarded"],
+            environment={**here.environment, "BASE_URL": here.api.url, "BENCH_OWNER": str(here.owner_id)},
+            log=here.folder / "bare.log",
+        )
+        here.programs.append(bare)
+        await bare.ready()
+        servers = {"neither": bare, "off": here.api, "on": limited}
+        results: dict[str, list[tuple[float, float]]] = {name: [] for name in servers}
         for _ in range(ROUNDS):
-            for name, server in (("off", here.api), ("on", limited)):
+            for name, server in servers.items():
                 results[name].append(await _load(server, here.person.token))
         middle = {name: sorted(rounds)[ROUNDS // 2] for name, rounds in results.items()}
         for name, (rate, cpu) in middle.items():
-            print(f"limits {name:3} {rate:7.0f} requests/s  {cpu * 1e6:6.0f} µs of CPU per request")
-        (rate, cpu), (free_rate, free_cpu) = middle["on"], middle["off"]
-        print(f"ratio on to off: requests/s {rate / free_rate:.2f}, CPU {cpu / free_cpu:.2f}")
+            print(f"limits {name:7} {rate:7.0f} requests/s  {cpu * 1e6:6.0f} µs of CPU per request")
+        rate, cpu = middle["on"]
+        for name, without in (("off", "without limits"), ("neither", "without limits and session checks")):
+            free_rate, free_cpu = middle[name]
+            print(f"ratio to {without}: requests/s {rate / free_rate:.2f}, CPU {cpu / free_cpu:.2f}")
         for buckets in (1, 3):
             per_second = await _decisions(here.environment["REDIS_URL"], buckets)
             print(f"{per_second:.0f} decisions/s about {buckets} bucket(s)")

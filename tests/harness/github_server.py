@@ -91,7 +91,8 @@ class GitHubServer:
         self.users: dict[str, int] = {}
         self.tokens: dict[str, str] = {}
         self.browser_login = "octocat"
-        self.granted_scopes = "repo"
+        self.granted_scopes: str | None = None
+        self.emails: dict[str, list[dict[str, Any]]] = {}
         self.calls: list[Call] = []
         self.violations: list[str] = []
         self.hanging = asyncio.Event()
@@ -165,7 +166,8 @@ class GitHubServer:
         if asked is None or asked["code_challenge"] != challenge or asked["redirect_uri"] != form.get("redirect_uri"):
             return web.json_response({"error": "bad_verification_code", "error_description": "incorrect or expired"})
         token = self.add_user(self.browser_login)
-        return web.json_response({"access_token": token, "scope": self.granted_scopes, "token_type": "bearer"})
+        scopes = asked["scope"].replace(" ", ",") if self.granted_scopes is None else self.granted_scopes
+        return web.json_response({"access_token": token, "scope": scopes, "token_type": "bearer"})
 
     # -- the API
 
@@ -315,8 +317,10 @@ def _user(server: GitHubServer, login: str, *_: Any) -> tuple[int, Any]:
 
 
 @_answers("GET", "/user/emails")
-def _emails(_server: GitHubServer, login: str, *_: Any) -> tuple[int, Any]:
+def _emails(server: GitHubServer, login: str, *_: Any) -> tuple[int, Any]:
     entry = github_schema.example("GET", "/user/emails")[0]
+    if login in server.emails:
+        return 200, [{**entry, **each} for each in server.emails[login]]
     others = {**entry, "email": "old@example.com", "primary": False}
     return 200, [others, {**entry, "email": f"{login}@example.com", "primary": True, "verified": True}]
 

@@ -77,7 +77,7 @@ class Program:
         self.thaw()
         self.terminate()
         try:
-            return await self.wait_exit()
+            return await self.wait_exit(STOP_SECONDS)
         finally:
             if self.exit_code is None:
                 self.kill()

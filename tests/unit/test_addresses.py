@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_netw
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.addresses import AddressGuard, AllowedHost, BlockedAddress, UnknownHost, is_public, resolve
@@ -311,6 +311,77 @@ def test_no_spelling_of_an_inner_address_passes(spelled: tuple[IPv4Address, str]
     if not is_public(address):
         with pytest.raises(BlockedAddress):
             GUARD.check_url(f"http://{text}/")
+
+
+# -- the whole guard against a model of its own
+
+PROTOCOLS = "2001::/23"
+"""Of the registry too; a Teredo address, which lies in it, is judged by what it carries all the same."""
+
+
+def is_public_by_the_registries(address: IPv4Address | IPv6Address) -> bool:
+    """What the registries and the RFCs of the transition prefixes say, written without a look at the module."""
+    if any(address in ip_network(network) for network in SPECIAL if not network.startswith("::ffff:")):
+        return False
+    if isinstance(address, IPv4Address):
+        return True
+    groups = [int(group, 16) for group in address.exploded.split(":")]
+    tail = IPv4Address(groups[6] << 16 | groups[7])
+    if groups[:6] in ([0] * 6, [0] * 5 + [0xFFFF], [0x64, 0xFF9B, 0, 0, 0, 0]):
+        return is_public_by_the_registries(tail)
+    if groups[0] == 0x2002:
+        return is_public_by_the_registries(IPv4Address(groups[1] << 16 | groups[2]))
+    if groups[:2] == [0x2001, 0]:
+        server, client = IPv4Address(groups[2] << 16 | groups[3]), IPv4Address(int(tail) ^ 0xFFFFFFFF)
+        return is_public_by_the_registries(server) and is_public_by_the_registries(client)
+    return 0x2000 <= groups[0] <= 0x3FFF and address not in ip_network(PROTOCOLS)
+
+
+@st.composite
+def near_a_border(draw: st.DrawFn) -> IPv4Address | IPv6Address:
+    """An address within a few of where a network begins or ends, on both sides."""
+    network = ip_network(draw(st.sampled_from([*SPECIAL, PROTOCOLS, "2002::/16", "64:ff9b::/96", "::/96", "2000::/3"])))
+    place = int(draw(st.sampled_from([network[0], network[-1]]))) + draw(st.integers(-3, 3))
+    return type(network[0])(place % 2**network.max_prefixlen)
+
+
+V6_ADDRESSES = st.one_of(
+    st.builds(lambda carry, v4: IPv6Address(carry(int(v4))), st.sampled_from(CARRIERS), V4_ADDRESSES),
+    st.integers(0, 2**125 - 1).map(lambda rest: IPv6Address(1 << 125 | rest)),
+    st.ip_addresses(v=6),
+)
+
+
+@given(st.one_of(near_a_border(), V4_ADDRESSES, V6_ADDRESSES))
+@settings(max_examples=500)
+def test_guard_agrees_with_the_registries(address: IPv4Address | IPv6Address) -> None:
+    assert is_public(address) == is_public_by_the_registries(address)
+
+
+@given(spelled_v4())
+@settings(max_examples=60, deadline=None)
+async def test_resolver_reads_every_spelling_as_the_address_that_is_judged(spelled: tuple[IPv4Address, str]) -> None:
+    """The system's resolver takes the texts of inet_aton(3): what it returns has passed, or nothing is returned."""
+    address, text = spelled
+    try:
+        found = await resolve(GUARD, text, 80)
+    except BlockedAddress:
+        return
+    assert found == [address]
+    assert is_public_by_the_registries(address)
+
+
+@given(st.one_of(V6_ADDRESSES, near_a_border().filter(lambda address: address.version == 6)))
+def test_every_text_of_an_ipv6_address_is_judged_alike(address: IPv6Address) -> None:
+    tail = IPv4Address(int(address) & 0xFFFFFFFF)
+    mixed = f"{':'.join(address.exploded.split(':')[:6])}:{tail}"
+    for text in (address.compressed, address.exploded, address.compressed.upper(), mixed):
+        try:
+            GUARD.check_url(f"http://[{text}]/")
+        except BlockedAddress:
+            assert not is_public_by_the_registries(address)
+        else:
+            assert is_public_by_the_registries(address)
 
 
 async def test_resolve_refuses_a_name_of_this_machine() -> None:

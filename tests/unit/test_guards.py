@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -104,6 +105,28 @@ def test_a_chain_of_fragments_deeper_than_the_stack_is_refused() -> None:
     assert refused_by(f"{{...F0}} {fragments} fragment F2000 on T{{a}}") == "depth"
 
 
+@pytest.fixture
+def without_garbage_of_others() -> Iterator[None]:
+    """What this process has collected of other tests is frozen, as the server freezes what it starts with.
+
+    A look through all of it is no part of a document's cost.
+    """
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+def least_seconds(work: Callable[[], object], times: int = 3) -> float:
+    """Of this thread, as the machine may be busy; the least of several, as what disturbs a thread only adds to it."""
+    taken = []
+    for _ in range(times):
+        started = time.thread_time()
+        work()
+        taken.append(time.thread_time() - started)
+    return min(taken)
+
+
 def bomb(inside: str, last: str, count: int = 22) -> str:
     fragments = " ".join(f"fragment F{i} on Thing{{{inside.replace('@', f'F{i + 1}')}}}" for i in range(count - 1))
     return f"{{thing{{...F0}}}} {fragments} fragment F{count - 1} on Thing{{{last}}}"
@@ -121,23 +144,19 @@ def bomb(inside: str, last: str, count: int = 22) -> str:
         "#" + "x" * 1_000_000 + "\n{hello}",
     ],
 )
+@pytest.mark.usefixtures("without_garbage_of_others")
 def test_no_document_costs_more_than_a_moment(schema: strawberry.Schema, document: str) -> None:
-    """The first of these costs stock guards seconds; time of this thread, as the machine may be busy.
-
-    What this process has collected of other tests is frozen, as the server freezes what it starts with: a look through
-    all of it is no part of a document's cost.
-    """
+    """The first of these costs stock guards seconds."""
     cache = OperationCache(schema, settings())
-    gc.collect()
-    gc.freeze()
-    started = time.thread_time()
-    with suppress(RequestRefused):
-        cache.get(document, None)
-    assert time.thread_time() - started < (0.05 if document.startswith("{thing{...") else 0.25)
-    started = time.thread_time()
-    with suppress(RequestRefused):
-        cache.get(document, None)
-    assert time.thread_time() - started < 0.01
+
+    def ask(cache: OperationCache) -> None:
+        with suppress(RequestRefused):
+            cache.get(document, None)
+
+    first = least_seconds(lambda: ask(OperationCache(schema, settings())))
+    assert first < (0.05 if document.startswith("{thing{...") else 0.25)
+    ask(cache)
+    assert least_seconds(lambda: ask(cache)) < 0.01
 
 
 def test_the_fragment_bomb_of_846_characters_is_refused(schema: strawberry.Schema) -> None:
@@ -229,9 +248,8 @@ def test_the_cost_stops_growing_and_is_found_at_once(schema: strawberry.Schema) 
     inside = "things(first:$n){edges{node{...@ ...@}}}"
     fragments = " ".join(f"fragment F{i} on Thing{{{inside.replace('@', f'F{i + 1}')}}}" for i in range(40))
     query = f"query($n:Int){{thing{{...F0}}}} {fragments} fragment F40 on Thing{{id}}"
-    started = time.thread_time()
     assert cost_of(schema, query, n=100) == CEILING
-    assert time.thread_time() - started < 0.2
+    assert least_seconds(lambda: cost_of(schema, query, n=100)) < 0.2
 
 
 def test_an_operation_without_variable_pages_has_a_constant_cost(schema: strawberry.Schema) -> None:

@@ -321,19 +321,21 @@ def test_what_is_held_is_bounded_whatever_comes() -> None:
 def test_masking_stays_quick_for_hostile_secrets_and_text() -> None:
     masker = Masker([("KEY", "\n".join("a" * size for size in range(4, 300)))])
     for hostile in (b"a" * 65_536, (b"a" * 126 + b"c") * 500):
-        began = time.process_time()
+        began = time.thread_time()
         masked(masker, [hostile])
-        assert time.process_time() - began < 4
+        assert time.thread_time() - began < 4
 
 
 def test_seven_hundred_patterns_cost_little() -> None:
     masker = Masker([(f"KEY{index}", f"{index:03}{'x' * (index % 30)}-secret-{index * 7919}") for index in range(100)])
     line = b"transforming src/components/Thing.tsx (412 modules) in 33 ms, gzip 12.3 kB, brotli 11.1 kB\n"
     block = line * 600
-    began = time.process_time()
+    seconds = []
     for _ in range(10):
+        began = time.thread_time()
         assert MaskingStream(masker).feed(block) == block
-    assert (time.process_time() - began) / 6_000 < 20e-6
+        seconds.append(time.thread_time() - began)
+    assert min(seconds) / 600 < 20e-6  # the least: what disturbs a thread only adds to it
 
 
 # -- what a terminal would leave
@@ -379,8 +381,8 @@ def test_where_sequences_are_cut_does_not_matter(data: bytes, cuts: list[int]) -
 def test_hostile_sequences_take_linear_time_and_no_memory(hostile: bytes) -> None:
     stream = TerminalText()
     data = hostile * (262_144 // len(hostile))
-    began = time.process_time()
+    began = time.thread_time()
     for at in range(0, len(data), 4_096):
         stream.feed(data[at : at + 4_096])
-    assert time.process_time() - began < 2
+    assert time.thread_time() - began < 2
     assert len(stream.close()) < 4_096

@@ -25,6 +25,7 @@ from models.sealed import (
     DEPLOYMENT_ENVIRONMENT,
     ENVIRONMENT_VALUE,
     SEALED,
+    TOTP_SECRET,
     KeyCount,
     Place,
     SealedColumn,
@@ -266,12 +267,14 @@ async def test_all_values_move_to_the_newest_key(scratch: asyncpg.Connection) ->
         KeyCount(ENVIRONMENT_VALUE, "old", 1_203),
         KeyCount(DEPLOYMENT_ENVIRONMENT, "old", 3),
         KeyCount(CONNECTION_TOKEN, "old", 3),
+        KeyCount(TOTP_SECRET, "old", 3),
     ]
 
     rotations = await rotate(scratch, SecretBox(NEW | OLD))
 
     assert [(rotation.resealed, rotation.left, rotation.unopened) for rotation in rotations] == [
         (1_203, 0, ()),
+        (3, 0, ()),
         (3, 0, ()),
         (3, 0, ()),
     ]
@@ -285,7 +288,7 @@ async def test_a_second_rotation_changes_nothing(scratch: asyncpg.Connection) ->
     await rotate(scratch, SecretBox(NEW | OLD))
     before = await stored(scratch, CONNECTION_TOKEN)
     rotations = await rotate(scratch, SecretBox(NEW | OLD))
-    assert [rotation.resealed for rotation in rotations] == [0, 0, 0]
+    assert [rotation.resealed for rotation in rotations] == [0] * len(SEALED)
     assert await stored(scratch, CONNECTION_TOKEN) == before
 
 
@@ -353,7 +356,7 @@ async def test_rotation_waits_for_no_lock_and_reports_what_was_in_use(
         rotations = await rotate(scratch, SecretBox(NEW | OLD))
         assert (rotations[0].resealed, rotations[0].left) == (2, 1)
     await user.close(timeout=5)
-    assert [rotation.left for rotation in await rotate(scratch, SecretBox(NEW | OLD))] == [0, 0, 0]
+    assert [rotation.left for rotation in await rotate(scratch, SecretBox(NEW | OLD))] == [0] * len(SEALED)
     assert await opened(scratch, ENVIRONMENT_VALUE, NEW) == values
 
 
@@ -459,6 +462,7 @@ async def test_the_command_counts_and_fails_until_everything_opened(
         "environment_variables: 2 sealed anew with new",
         "deployments: 0 sealed anew with new",
         "oauth_connections: 0 sealed anew with new",
+        "users: 0 sealed anew with new",
     ]
     assert SECRET not in failed.stdout + failed.stderr
 

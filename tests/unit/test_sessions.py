@@ -11,8 +11,11 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
+import hypothesis
 import jwt
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import strategies as st
 
 from adapters import events
 from errors import Conflict, NotFound, Unauthorized, ValidationFailed
@@ -136,6 +139,38 @@ async def test_a_chain_of_parallel_refreshes_never_forks(signed_in: SignedIn) ->
         answers = await asyncio.gather(*(sessions.refresh(token, ORIGIN) for _ in range(8)))
         [token] = {answer.refresh_token for answer in answers}
         assert await counter_of(signed_in) == generation
+
+
+# Of each turn: how far behind the newest token those are who ask, how many ask at once, and who comes after the grace.
+TURNS = st.lists(st.tuples(st.sampled_from([0, 0, 0, 1, 1, 2]), st.integers(1, 4), st.booleans()), max_size=6)
+
+
+@given(TURNS)
+@hypothesis.settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_rotation_is_a_chain_whoever_asks_with_whichever_token(
+    settings: Settings, turns: list[tuple[int, int, bool]]
+) -> None:
+    """The model: the newest rotates, the one before gives the newest within ten seconds, all else ends everything."""
+    name = f"u{uuid4().hex[:20]}"
+    session = await register(username=name, email=f"{name}@example.com", password=PASSWORD, name="Grace", origin=ORIGIN)
+    chain = [session.refresh_token]
+    for behind, callers, is_late in turns:
+        if behind >= len(chain):
+            continue
+        if is_late:
+            await age_rotation(session, 11)
+        asked = (sessions.refresh(chain[-1 - behind], ORIGIN) for _ in range(callers))
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        if behind == 2 or (behind == 1 and is_late):
+            assert all(isinstance(answer, Unauthorized) for answer in answers)
+            assert {await refused_refresh(token) for token in chain} == {"revoked"}
+            return
+        [newest] = {answer.refresh_token for answer in answers if isinstance(answer, SignedIn)}
+        assert not any(isinstance(answer, BaseException) for answer in answers)
+        if behind == 0:
+            chain.append(newest)
+        assert newest == chain[-1]
+        assert len(set(chain)) == len(chain) == await counter_of(session) + 1
 
 
 async def test_a_replay_after_the_grace_signs_both_parties_out(signed_in: SignedIn) -> None:

@@ -200,11 +200,11 @@ def test_two_thousand_rules_take_no_time() -> None:
         bits = format(number, "011b")
         lines.append("/" + "/".join("a" if bit == "1" else f":n{place}" for place, bit in enumerate(bits)) + "/z /x")
     found = router("\n".join(lines))
-    started = time.perf_counter()
+    started = time.thread_time()
     for _ in range(10):
         assert found.redirect("/a" * 11 + "/y", "") is None
         assert found.redirect("/" + "a" * 4_000, "") is None
-    assert time.perf_counter() - started < 0.5
+    assert time.thread_time() - started < 0.5
 
 
 # -- headers
@@ -295,11 +295,11 @@ def test_of_two_blocks_the_later_one_counts() -> None:
 
 
 def test_a_file_of_any_size_is_read_in_no_time() -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     parse_redirects("/a " * (MAX_FILE_BYTES // 3))
     parse_headers("/*\n" + "x" * MAX_FILE_BYTES)
     parse_redirects("\n".join(["/" + ":a/" * 300 + "*  /x"] * 1_000))
-    assert time.perf_counter() - started < 2
+    assert time.thread_time() - started < 2
 
 
 # -- names

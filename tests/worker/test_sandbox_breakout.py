@@ -442,7 +442,7 @@ if os.getppid() != 1:
     assert ran.exit.end is PhaseEnd.TIMED_OUT
     assert 20 <= int(ran.text) < 40
     ran = await bench.run(
-        f"bomb() {{ bomb {mark} | bomb {mark} & }}; bomb; sleep 60", processes=40, timeout_seconds=1.5
+        f"bomb() {{ bomb {mark} | bomb {mark} & }}; (bomb) & exec sleep 60", processes=40, timeout_seconds=1.5
     )
     assert ran.exit.end is PhaseEnd.TIMED_OUT
     assert (await bench.run("true")).exit.is_success

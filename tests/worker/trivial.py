@@ -20,6 +20,7 @@ import asyncpg
 import orjson
 
 import settings
+from adapters import garbage
 from adapters.line_streams import line_batches
 from adapters.storage import Storage
 from adapters.structured_logs import set_up_logging
@@ -188,3 +189,4 @@ if __name__ == "__main__":
     loaded = settings.load()
     set_up_logging(loaded)
     asyncio.run(worker.run(loaded, kinds))
+    garbage.ending()

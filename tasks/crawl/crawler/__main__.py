@@ -6,6 +6,7 @@ writes there away from it (it goes to standard error). Holds no credentials and 
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -68,6 +69,7 @@ def _refusal(start: Start) -> tuple[list[str | int], str] | None:
 
 
 def _crawl(start: Start, in_fd: int, out_fd: int, already_read: bytes) -> None:
+    gc.disable()  # modules are no garbage
     # The reactor must be installed by Scrapy's process object before anything imports it, hence the order here.
     from scrapy.crawler import AsyncCrawlerProcess
 
@@ -83,6 +85,8 @@ def _crawl(start: Start, in_fd: int, out_fd: int, already_read: bytes) -> None:
     classes = {each.name: each for each in (CatalogueSpider, PropertyListingsSpider)}
     session = Session(start, Channel(in_fd, out_fd, already_read=already_read))
     _send_logs_to(session, LogLines(session))
+    gc.freeze()
+    gc.enable()
     process.crawl(classes[start.spider], session=session)
     process.start(install_signal_handlers=False)
 
@@ -99,4 +103,6 @@ def _send_logs_to(session: object, handler: logging.Handler) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_code = main()
+    gc.freeze()  # what is left goes with the process
+    sys.exit(exit_code)

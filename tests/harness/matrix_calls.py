@@ -1,0 +1,185 @@
+"""Callers and calls of the authorization matrix: who asks, what is answered, and what was changed by asking.
+
+Answers are compared without what differs from call to call: the request's id and the id that was asked for. A
+fingerprint covers all tables and all keys in Redis that are queued work; what is noted of every call is left out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import asyncpg
+from redis.asyncio import Redis
+
+from tests.harness.client import GraphQLClient, StreamClosed, open_socket
+from tests.harness.matrix_documents import RootField
+
+CONCURRENCY: Final = 8
+REFUSALS: Final = frozenset({"UNAUTHORIZED", "FORBIDDEN", "NOT_FOUND"})
+
+_NOTED: Final[Mapping[str, tuple[str, ...]]] = {
+    "access_tokens": ("last_used_at", "last_used_ip"),
+    "sessions": ("last_used_at",),
+}
+"""Columns that any call may touch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Somebody who asks; `token` None is nobody."""
+
+    name: str
+    token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A field asked by a caller. `about` says what is tried, `probe` is the id that the answer is compared without."""
+
+    caller: Caller
+    field: RootField
+    variables: Mapping[str, Any]
+    about: str = ""
+    probe: str | None = None
+    selection: str = ""
+
+    @property
+    def document(self) -> str:
+        """The operation."""
+        return self.field.document(self.variables.keys(), self.selection)
+
+    def __str__(self) -> str:
+        return f"{self.field.key} as {self.caller.name}{f' ({self.about})' if self.about else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back: the codes of errors, `it`, and all of it as text that can be compared."""
+
+    codes: frozenset[str]
+    it: Any
+    text: str
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether somebody was told to stay out."""
+        return bool(self.codes & REFUSALS)
+
+    def __str__(self) -> str:
+        return self.text[:300]
+
+
+async def ask(client: GraphQLClient, call: Call) -> Answer:
+    """Make a call: queries and mutations over HTTP, subscriptions on a WebSocket up to their first message."""
+    if call.field.root == "Subscription":
+        return await _first_message(client, call)
+    answer = await client.raw(call.document, call.variables, token=call.caller.token)
+    return _answer(answer.json(), call)
+
+
+async def ask_all(client: GraphQLClient, calls: Sequence[Call]) -> list[Answer]:
+    """Make calls, a few at a time; their answers in order."""
+    places = asyncio.Semaphore(CONCURRENCY)
+
+    async def one(call: Call) -> Answer:
+        async with places:
+            return await ask(client, call)
+
+    return list(await asyncio.gather(*(one(call) for call in calls)))
+
+
+async def _first_message(client: GraphQLClient, call: Call) -> Answer:
+    """The first event or error of a subscription; a socket that is refused is UNAUTHORIZED."""
+    try:
+        async with open_socket(client.url.replace("http", "ws", 1), token=call.caller.token) as socket:
+            await socket.start(call.document, call.variables)
+            message = await socket.receive()
+    except StreamClosed as closed:
+        code = "UNAUTHORIZED" if closed.code == 4401 else f"CLOSED_{closed.code}"
+        return Answer(frozenset({code}), None, code)
+    match message["type"]:
+        case "next":
+            return _answer(message["payload"], call)
+        case "error":
+            return _answer({"data": None, "errors": message["payload"]}, call)
+        case other:
+            raise AssertionError(f"{call}: {other}")
+
+
+def _answer(body: dict[str, Any], call: Call) -> Answer:
+    errors = body.get("errors") or []
+    for error in errors:
+        error.get("extensions", {}).pop("requestId", None)
+    text = json.dumps(body, sort_keys=True)
+    if call.probe:
+        text = text.replace(json.dumps(call.probe), '"<id>"').replace(call.probe, "<id>")
+    codes = frozenset(str(error.get("extensions", {}).get("code")) for error in errors)
+    return Answer(codes, (body.get("data") or {}).get("it"), text)
+
+
+# -- what asking has changed
+
+
+class Witness:
+    """Looks at everything that a call can change."""
+
+    def __init__(self, client: GraphQLClient, db: asyncpg.Pool, redis: Redis, namespace: str) -> None:
+        self.client = client
+        self._db = db
+        self._redis = redis
+        self._namespace = namespace
+
+    async def refused(self, calls: Sequence[Call]) -> list[Answer]:
+        """The answers to calls that change and queue nothing; AssertionError that names those which do."""
+        before = await self._state()
+        answers = await ask_all(self.client, calls)
+        if await self._state() == before:
+            return answers
+        guilty = []
+        for call in calls:
+            before = await self._state()
+            await ask(self.client, call)
+            after = await self._state()
+            if after != before:
+                guilty.append(f"{call} changed {sorted(key for key in after if after[key] != before.get(key))}")
+        raise AssertionError("calls that were to change nothing:\n" + "\n".join(guilty or map(str, calls)))
+
+    async def _state(self) -> dict[str, Any]:
+        async with self._db.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+            tables = [
+                each["relname"]
+                for each in await connection.fetch(
+                    "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+                )
+            ]
+            query = " UNION ALL ".join(_hash_of(table) for table in sorted(tables))
+            rows: dict[str, Any] = {each["name"]: each["state"] for each in await connection.fetch(query)}
+        return {**rows, "redis": await self._queued()}
+
+    async def _queued(self) -> dict[str, Any]:
+        """Every key but those of limits, and what waits in queues; no worker runs, so nothing leaves them."""
+        keys = [key async for key in self._redis.scan_iter(match=f"*{self._namespace}*", count=1_000)]
+        kept = sorted(key for key in keys if b":limit" not in key)
+        queues = [key for key in kept if b":queue:" in key]
+        return {"keys": kept, "queues": [await self._redis.zrange(key, 0, -1) for key in queues]}
+
+
+def _hash_of(table: str) -> str:
+    """The state of a table in one text. Of the audit trail only acts that succeeded count: refusals may be in it."""
+    noted = "".join(f" - '{column}'" for column in _NOTED.get(table, ()))
+    where = "WHERE outcome = 'success'" if table == "audit_events" else ""
+    return (
+        f"SELECT '{table}' AS name, count(*) || coalesce(md5(string_agg(row, '' ORDER BY row)), '') AS state"
+        f' FROM (SELECT md5((to_jsonb(t){noted})::text) AS row FROM "{table}" t {where}) rows'
+    )
+
+
+def strangers(answers: Iterable[tuple[Call, Answer]], expected: frozenset[str]) -> list[str]:
+    """Calls that were not refused with one of these codes and nothing else."""
+    return [
+        f"{call}: {answer}" for call, answer in answers if not answer.codes or not answer.codes <= expected or answer.it
+    ]

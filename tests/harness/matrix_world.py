@@ -1,0 +1,369 @@
+"""Worlds for the authorization matrix: one object of every kind that an id can name, made for one person.
+
+Rows are written with the harness, without the API: a new object per call is cheap, so a command that deletes or changes
+its object is tried on one of its own. All free text of a world carries its `mark`, so an answer that quotes anything of
+it can be recognised. Which argument takes which kind is declared in `tests/harness/matrix.py`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+
+from models import notification_queries
+from models.executions import ExecutionStatus
+from models.ids import Prefix, decode_id, encode_id, new_id
+from models.notifications import NotificationKind
+from models.permissions import TokenScope
+from resolvers.access_token_text import hash_of, new_access_token
+from tests.factories import Person
+from tests.harness import deployments
+from tests.harness.executions import Desk, uuid_of
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What an id names: its prefix, and which state the object has to be in.
+
+    `is_shared`: all who are signed in see it. `is_personal`: only its owner sees it, administrators neither.
+    """
+
+    prefix: Prefix
+    state: str = ""
+    is_shared: bool = False
+    is_personal: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.prefix} {self.state}".strip()
+
+
+USER: Final = Kind(Prefix.USER)
+SPARE_USER: Final = Kind(Prefix.USER, "without a session")
+SESSION: Final = Kind(Prefix.SESSION, is_personal=True)
+TOOL: Final = Kind(Prefix.TOOL, is_shared=True)
+IDLE_TOOL: Final = Kind(Prefix.TOOL, "inactive")
+JOB: Final = Kind(Prefix.JOB)
+RUN: Final = Kind(Prefix.RUN, "ended")
+WAITING_RUN: Final = Kind(Prefix.RUN, "waiting")
+ITEM: Final = Kind(Prefix.ITEM)
+FILE: Final = Kind(Prefix.FILE)
+AUDIT_EVENT: Final = Kind(Prefix.AUDIT_EVENT)
+PROJECT: Final = Kind(Prefix.PROJECT)
+DEPLOYMENT: Final = Kind(Prefix.DEPLOYMENT, "built")
+WAITING_DEPLOYMENT: Final = Kind(Prefix.DEPLOYMENT, "waiting")
+DEPLOY_HOOK: Final = Kind(Prefix.DEPLOY_HOOK)
+VARIABLE: Final = Kind(Prefix.VARIABLE)
+DELIVERY: Final = Kind(Prefix.WEBHOOK_DELIVERY)
+NOTIFICATION: Final = Kind(Prefix.NOTIFICATION, is_personal=True)
+IDENTITY: Final = Kind(Prefix.IDENTITY, is_personal=True)
+ACCESS_TOKEN: Final = Kind(Prefix.ACCESS_TOKEN, is_personal=True)
+
+FIRST_ROW: Final = 1_000_000_000
+"""Rows that are numbered begin here, so that the id of one is no id of another world by chance."""
+
+
+@dataclass(slots=True)
+class World:
+    """A person, and what is theirs."""
+
+    person: Person
+    desk: Desk
+    mark: str = field(default_factory=lambda: f"only-{secrets.token_hex(8)}")
+    ids: dict[Kind, str] = field(default_factory=dict)
+    made: list[str] = field(default_factory=list)
+    shared: set[str] = field(default_factory=set)
+
+    @property
+    def db(self) -> asyncpg.Pool:
+        """Connections to the module's database."""
+        return self.desk.pool
+
+    @property
+    def user_id(self) -> UUID:
+        """The key of the person's row."""
+        return uuid_of(self.person)
+
+    async def make(self, kind: Kind) -> str:
+        """A new object of a kind; its id."""
+        made = encode_id(kind.prefix, await MAKERS[kind](self))
+        self.made.append(made)
+        if kind.is_shared:
+            self.shared.add(made)
+        return made
+
+    async def fill(self) -> World:
+        """One object of each kind, kept in `ids`."""
+        for kind in MAKERS:
+            self.ids[kind] = await self.make(kind)
+        return self
+
+    async def token(self, scope: TokenScope, *projects: str, revoked: bool = False) -> Person:
+        """The person's script, with a token of this scope, for all projects or for some."""
+        text = new_access_token()
+        await self._insert_token(text, scope, [str(decode_id(each)[1]) for each in projects] or None, revoked=revoked)
+        return replace(self.person, token=text)
+
+    async def _insert_token(self, text: str, scope: TokenScope, projects: list[str] | None, *, revoked: bool) -> UUID:
+        made: UUID = await self.db.fetchval(
+            """INSERT INTO access_tokens (id, user_id, name, token_hash, last_four, scope, project_ids, created_at,
+                   revoked_at)
+               VALUES ($1, $2, $3, $4, $5, $6, to_jsonb($7::text[]), now(), CASE WHEN $8 THEN now() END)
+               RETURNING id""",
+            new_id(),
+            self.user_id,
+            f"Token {self.mark}",
+            hash_of(text),
+            text[-4:],
+            scope.value,
+            projects,
+            revoked,
+        )
+        return made
+
+    async def insert_project(self) -> UUID:
+        """A project."""
+        async with self.db.acquire() as connection:
+            return await deployments.insert_project(
+                connection,
+                self.user_id,
+                name=f"Site {self.mark}",
+                build_command=f"make {self.mark}",
+                slug=f"{self.mark}-{secrets.token_hex(4)}",
+            )
+
+    async def home(self) -> UUID:
+        """The project in `ids`: what is part of it is found through it."""
+        return decode_id(self.ids[PROJECT])[1] if PROJECT in self.ids else await self.insert_project()
+
+    async def insert_deployment(self, project_id: UUID | None = None, *, is_built: bool) -> UUID:
+        """A deployment, of a project of its own unless one is given; the built one has an address."""
+        project = project_id or await self.insert_project()
+        async with self.db.acquire() as connection:
+            deployment = await deployments.insert_deployment(
+                connection, project, commit_message=f"Commit {self.mark}", alias="preview-of-a-branch"
+            )
+            if is_built:
+                await deployments.set_status(connection, deployment, ExecutionStatus.RUNNING)
+                await deployments.set_status(connection, deployment, ExecutionStatus.SUCCEEDED)
+        return deployment
+
+
+# -- how each kind is made
+
+
+async def _user(world: World) -> UUID:
+    return world.user_id
+
+
+async def _spare_user(world: World) -> UUID:
+    """Somebody whom administrators may change and delete without an end to the world."""
+    async with world.db.acquire() as connection:
+        return await deployments.insert_owner(connection, name=f"Spare {world.mark}")
+
+
+async def _session(world: World) -> UUID:
+    made: UUID = await world.db.fetchval(
+        """INSERT INTO sessions (id, user_id, refresh_counter, created_at, last_used_at, expires_at, user_agent)
+           VALUES ($1, $2, 0, now(), now(), now() + interval '1 day', $3) RETURNING id""",
+        new_id(),
+        world.user_id,
+        world.mark,
+    )
+    return made
+
+
+async def _tool(world: World) -> UUID:
+    return await world.desk.tool()
+
+
+async def _idle_tool(world: World) -> UUID:
+    return await world.desk.tool(is_active=False)
+
+
+async def _job(world: World) -> UUID:
+    job = await world.desk.job(world.person)
+    await world.db.execute("UPDATE jobs SET name = $2 WHERE id = $1", job, f"Job {world.mark}")
+    return job
+
+
+async def _run(world: World) -> UUID:
+    hand = await world.desk.started(world.person, job=await _job(world))
+    await hand.write(f"line {world.mark}")
+    await hand.finish()
+    return hand.id
+
+
+async def _waiting_run(world: World) -> UUID:
+    return await world.desk.queued(world.person, job=await _job(world))
+
+
+async def _item(world: World) -> UUID:
+    run = await _run(world)
+    number = FIRST_ROW + secrets.randbelow(FIRST_ROW)
+    await world.db.execute(
+        """INSERT INTO items (id, dataset_id, run_id, key, url, data, scraped_at)
+           VALUES ($1, $2, $2, '1', $3, '{}', now())""",
+        number,
+        run,
+        f"https://a.example/{world.mark}",
+    )
+    return UUID(int=number)
+
+
+async def _file(world: World) -> UUID:
+    made: UUID = await world.db.fetchval(
+        """INSERT INTO output_files (id, run_id, format, key, filename, content_type, size, sha256, row_count,
+               created_at)
+           VALUES ($1, $2, 'JSONL', $3::text, $3::text, 'application/x-ndjson', 2, '', 1, now()) RETURNING id""",
+        new_id(),
+        await _run(world),
+        f"{world.mark}.jsonl",
+    )
+    return made
+
+
+async def _audit_event(world: World) -> UUID:
+    made: UUID = await world.db.fetchval(
+        """INSERT INTO audit_events (id, occurred_at, actor_id, action, outcome, details)
+           VALUES ($1, now(), $2, 'login', 'success', jsonb_build_object('note', $3::text)) RETURNING id""",
+        new_id(),
+        world.user_id,
+        world.mark,
+    )
+    return made
+
+
+async def _project(world: World) -> UUID:
+    return await world.insert_project()
+
+
+async def _deployment(world: World) -> UUID:
+    return await world.insert_deployment(is_built=True)
+
+
+async def _waiting_deployment(world: World) -> UUID:
+    return await world.insert_deployment(is_built=False)
+
+
+async def _deploy_hook(world: World) -> UUID:
+    made: UUID = await world.db.fetchval(
+        """INSERT INTO deploy_hooks (id, project_id, name, branch, environment, token_hash, created_at)
+           VALUES ($1, $2, $3, 'main', 'PRODUCTION', $4, now()) RETURNING id""",
+        new_id(),
+        await world.home(),
+        f"Hook {world.mark}",
+        secrets.token_hex(32),
+    )
+    return made
+
+
+async def _variable(world: World) -> UUID:
+    made: UUID = await world.db.fetchval(
+        """INSERT INTO environment_variables (id, project_id, environment, name, sealed_value, created_at, updated_at)
+           VALUES ($1, $2, 'PRODUCTION', $3, 'sealed', now(), now()) RETURNING id""",
+        new_id(),
+        await world.home(),
+        f"ANSWER_{secrets.token_hex(6)}",
+    )
+    return made
+
+
+async def _delivery(world: World) -> UUID:
+    project = await world.insert_project()
+    return await insert_delivery(
+        world.db, world.mark, (project, await world.insert_deployment(project, is_built=False), world.mark)
+    )
+
+
+async def _notification(world: World) -> UUID:
+    deployment = await world.insert_deployment(is_built=True)
+    return await insert_notification(world, deployment)
+
+
+async def _identity(world: World) -> UUID:
+    # One per provider and user: the first is kept, later ones take turns.
+    provider = "GOOGLE" if IDENTITY in world.ids else "GITHUB"
+    await world.db.execute("DELETE FROM identities WHERE user_id = $1 AND provider = $2", world.user_id, provider)
+    made: UUID = await world.db.fetchval(
+        """INSERT INTO identities (id, user_id, provider, subject, email, login, created_at)
+           VALUES ($1, $2, $5, $3::text, $3::text || '@example.com', $4, now()) RETURNING id""",
+        new_id(),
+        world.user_id,
+        secrets.token_hex(6),
+        world.mark,
+        provider,
+    )
+    return made
+
+
+async def _access_token(world: World) -> UUID:
+    return await world._insert_token(new_access_token(), TokenScope.READ, None, revoked=False)
+
+
+MAKERS: Final[dict[Kind, Callable[[World], Awaitable[UUID]]]] = {
+    USER: _user,
+    SPARE_USER: _spare_user,
+    SESSION: _session,
+    TOOL: _tool,
+    IDLE_TOOL: _idle_tool,
+    JOB: _job,
+    RUN: _run,
+    WAITING_RUN: _waiting_run,
+    ITEM: _item,
+    FILE: _file,
+    AUDIT_EVENT: _audit_event,
+    PROJECT: _project,
+    DEPLOYMENT: _deployment,
+    WAITING_DEPLOYMENT: _waiting_deployment,
+    DEPLOY_HOOK: _deploy_hook,
+    VARIABLE: _variable,
+    DELIVERY: _delivery,
+    NOTIFICATION: _notification,
+    IDENTITY: _identity,
+    ACCESS_TOKEN: _access_token,
+}
+"""Every kind of id, and how one is made."""
+
+
+async def insert_delivery(db: asyncpg.Pool, text: str, *effects: tuple[UUID, UUID | None, str]) -> UUID:
+    """A webhook's delivery that had effects: project, deployment, message."""
+    delivery: UUID = await db.fetchval(
+        """INSERT INTO webhook_deliveries (id, provider, delivery_id, event, repository, body, status, message,
+               attempts, received_at, processed_at)
+           VALUES ($1, 'GITHUB', $2, 'push', 'team/site', to_jsonb($3::text)::text, 'PROCESSED', $3::text, 1,
+               now(), now())
+           RETURNING id""",
+        new_id(),
+        secrets.token_hex(12),
+        text,
+    )
+    for project, deployment, message in effects:
+        await db.execute(
+            "INSERT INTO webhook_effects (delivery_id, project_id, deployment_id, message) VALUES ($1, $2, $3, $4)",
+            delivery,
+            project,
+            deployment,
+            message,
+        )
+    return delivery
+
+
+async def insert_notification(world: World, execution: UUID) -> UUID:
+    """Tell the person of a world something about an execution."""
+    async with world.db.acquire() as connection, connection.transaction():
+        made = await notification_queries.add_with(
+            connection,
+            world.user_id,
+            key=secrets.token_hex(8),
+            kind=NotificationKind.DEPLOYMENT_SUCCEEDED,
+            title=f"Told {world.mark}",
+            body="",
+            execution_id=execution,
+        )
+    assert made is not None
+    return made
