@@ -43,8 +43,8 @@ fuzz: venv-dev ## Ask the API for everything that is odd: make fuzz ARGS="--exam
 	$(RUN) -m tests.fuzz $(ARGS)
 
 lock: venv-dev ## Lock the dependencies again: make lock ARGS=--upgrade
-	$(COMPILE) pyproject.toml -o requirements.lock
 	$(COMPILE) pyproject.toml --group dev -o requirements-dev.lock
+	$(COMPILE) pyproject.toml --constraint requirements-dev.lock -o requirements.lock
 	echo uv | $(COMPILE) - -o requirements-uv.lock
 
 venv-run:
