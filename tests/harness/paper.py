@@ -197,8 +197,8 @@ def two_columns() -> Paper:
             for name, price in goods:
                 pages.row((left, name), (left + 225, f"{_spanish(price)} €"))
                 products.append(PaperProduct(name, Decimal(price), "EUR"))
-    left, right = pages.lines[0][1:9], pages.lines[0][9:]
-    across = (pages.lines[0][0], *(f"{one} {other}" for one, other in zip(left, right, strict=True)))
+    one_side, other_side = pages.lines[0][1:9], pages.lines[0][9:]
+    across = (pages.lines[0][0], *(f"{one} {other}" for one, other in zip(one_side, other_side, strict=True)))
     return replace(pages.paper(products), across=(across,))
 
 
