@@ -35,6 +35,8 @@ SERVER_SETTINGS: Final = {
     "statement_timeout": "12000",
     "lock_timeout": "5000",
     "idle_in_transaction_session_timeout": "30000",
+    # How alike words must be for a search to take one for the other: swapped letters in a word of eight are, 0.385.
+    "pg_trgm.word_similarity_threshold": "0.37",
 }
 
 _gate: asyncio.Semaphore | None = None

@@ -1,4 +1,4 @@
-"""The scalars that GraphQL does not have: moments, large integers, free JSON.
+"""The scalars that GraphQL does not have: moments, exact decimal numbers, large integers, free JSON.
 
 Invariant: what a scalar accepts can be stored and sent again. Text without NUL and lone surrogates is not a scalar's
 work but `schema/requests.py`'s and `schema/guards.py`'s, which see every string of a request.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, Final, NewType
 
 import strawberry
@@ -24,6 +25,9 @@ MAX_SAFE_INTEGER: Final = 2**53 - 1
 
 MAX_JSON_DEPTH: Final = 64
 
+MAX_DECIMAL_DIGITS: Final = 40
+
+_DECIMAL: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?", re.ASCII)
 _RFC_3339: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})", re.ASCII)
 
 
@@ -43,6 +47,22 @@ def read_datetime(value: Any) -> datetime:
         return datetime.fromisoformat(value.upper()).astimezone(UTC)
     except (ValueError, OverflowError):
         raise ValueError("There is no such date and time.") from None
+
+
+def write_decimal(value: Any) -> str:
+    """Plain decimal digits without zeros at the end; raises ValueError for what is no finite number."""
+    if not isinstance(value, Decimal) or not value.is_finite():
+        raise ValueError("not a finite decimal number")
+    text = f"{value:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def read_decimal(value: Any) -> Decimal:
+    """The number that a text of digits or a whole JSON number names; raises ValueError for anything else."""
+    text = str(value) if type(value) is int and abs(value) <= MAX_SAFE_INTEGER else value
+    if not isinstance(text, str) or len(text) > MAX_DECIMAL_DIGITS or not _DECIMAL.fullmatch(text):
+        raise ValueError('Expected a decimal number as text, such as "9.99".')
+    return Decimal(text)
 
 
 def write_big_int(value: Any) -> int:
@@ -81,6 +101,13 @@ SCALARS: Final[dict[object, ScalarDefinition]] = {
         specified_by_url="https://scalars.graphql.org/andimarek/date-time.html",
         serialize=write_datetime,
         parse_value=read_datetime,
+    ),
+    Decimal: strawberry.scalar(
+        name="Decimal",
+        description="An exact decimal number as text, such as `\"9.99\"`. Whole numbers may be given as JSON numbers; "
+        "those with a fraction may not, because most readers of JSON round them.",
+        serialize=write_decimal,
+        parse_value=read_decimal,
     ),
     BigInt: strawberry.scalar(
         name="BigInt",
