@@ -21,7 +21,9 @@ from models import (
     identity_queries,
     job_queries,
     notification_queries,
+    product_queries,
     project_queries,
+    scan_queries,
     scans,
     tools,
 )
@@ -75,6 +77,17 @@ async def project(actor: Actor, id_text: str, *, to: Permission) -> Row:
     if row is None or not sees_project(actor, row["owner_id"], row["id"]):
         raise missing()
     allow(actor, to)
+    return row
+
+
+async def product(actor: Actor, id_text: str, *, to: Permission | None = None) -> Row:
+    """A product that the actor may see, which takes no permission: anybody sees the active ones, administrators all."""
+    product_id = uuid_of(id_text, Prefix.PRODUCT)
+    row = (await product_queries.find([product_id])).get(product_id)
+    if row is None or not sees_product(actor, is_active=row["is_active"]):
+        raise missing()
+    if to is not None:
+        allow(actor, to)
     return row
 
 
@@ -147,6 +160,16 @@ async def scan(actor: Actor, id_text: str, *, to: Permission) -> Row:
     return await visible_execution(actor, uuid_of(id_text, Prefix.SCAN), to=to, kind=scans.KIND)
 
 
+async def risk(actor: Actor, id_text: str, *, to: Permission) -> Row:
+    """A risk of a scan that the actor may see."""
+    risk_id = uuid_of(id_text, Prefix.RISK)
+    row = (await scan_queries.find_risks([risk_id])).get(risk_id)
+    if row is None or not sees_work(actor, row["owner_id"], None):
+        raise missing()
+    allow(actor, to)
+    return row
+
+
 async def ocr_job(actor: Actor, id_text: str, *, to: Permission) -> Row:
     """A reading of a document that the actor may see."""
     return await visible_execution(actor, uuid_of(id_text, Prefix.OCR_JOB), to=to, kind=documents.KIND)
@@ -170,6 +193,11 @@ def sees_job(actor: Actor, owner_id: UUID) -> bool:
 def sees_project(actor: Actor, owner_id: UUID, project_id: UUID) -> bool:
     """Whether an actor may see this project of this owner."""
     return actor.is_admin or (actor.user_id is not None and owner_id == actor.user_id and actor.covers(project_id))
+
+
+def sees_product(actor: Actor, *, is_active: bool) -> bool:
+    """Whether an actor may see a product: everybody sees the active ones, administrators all."""
+    return actor.is_admin or is_active
 
 
 def sees_execution(actor: Actor, row: Row) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from adapters import events
-from models import deployments, execution_commands
+from models import deployments, documents, execution_commands, scans
 from models.audit import AuditEvent
 from models.database import Row
 from models.events import CancelRequested, ExecutionChanged
@@ -30,7 +30,12 @@ ActorNow = Callable[[], Actor]
 
 RETRY_SECONDS: Final = 1.0
 
-_TARGET_TYPES: Final = {crawl_kind.KIND: "run", deployments.KIND: "deployment"}
+_TARGET_TYPES: Final = {
+    crawl_kind.KIND: "run",
+    deployments.KIND: "deployment",
+    scans.KIND: "scan",
+    documents.KIND: "ocrJob",
+}
 _log_feeds: Feeds[UUID, LogFeed] = Feeds(LogFeed)
 _execution_feeds: Feeds[UUID, ExecutionFeed] = Feeds(ExecutionFeed)
 _list_feeds: Feeds[UUID | None, ListFeed] = Feeds(ListFeed)

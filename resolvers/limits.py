@@ -1,4 +1,4 @@
-"""Who pays for what: every operation, what proves an identity, new deployments.
+"""Who pays for what: every operation, what proves an identity, new deployments, scans and documents.
 
 Invariants: what is counted is what happened, not how many requests it came in, so each alias pays; failures are counted
 before they are known and given back when they were none, so many attempts at once are not more attempts; nothing is
@@ -58,6 +58,8 @@ class _Opened:
     calls: Policy
     authentication: Policy
     deployments: Policy
+    scans: Policy
+    documents: Policy
     second_factor: Policy
 
 
@@ -78,6 +80,8 @@ async def opened(settings: Settings) -> AsyncIterator[None]:
             calls=Policy("calls", settings.rate_limit_cost_per_minute, 60),
             authentication=Policy("auth", settings.rate_limit_auth_per_minute, 60),
             deployments=Policy("deployments", settings.rate_limit_deployments_per_hour, 3_600),
+            scans=Policy("scans", settings.rate_limit_scans_per_hour, 3_600),
+            documents=Policy("documents", settings.rate_limit_documents_per_hour, 3_600),
             second_factor=Policy("secondFactor", settings.rate_limit_second_factor_per_quarter_hour, 900),
         )
         try:
@@ -160,14 +164,14 @@ async def second_factor(user_id: UUID) -> AsyncIterator[None]:
 
 @dataclass(slots=True)
 class Slot:
-    """Room for one new deployment, if there was any."""
+    """Room for one new deployment or the like, if there was any."""
 
     refusal: RateLimitExceeded | None = None
     is_used: bool = False
     charge: Charge | None = None
 
     def use(self) -> None:
-        """Make the deployment; raises RateLimitExceeded when there is no room."""
+        """Make it; raises RateLimitExceeded when there is no room."""
         if self.refusal is not None:
             if self.charge is not None:
                 limit_news.log_refusal(self.charge.policy, self.charge.subject)
@@ -185,14 +189,43 @@ async def deployment(user_id: UUID) -> AsyncIterator[Slot]:
 
     Entered before the transaction that makes the deployment, which is the only one to know whether there will be one.
     """
-    if not _is_on():
+    policy = _handle().deployments if _is_on() else None
+    async with _room(policy, user_id, "You made too many deployments within an hour") as slot:
+        yield slot
+
+
+@asynccontextmanager
+async def scan(user_id: UUID) -> AsyncIterator[Slot]:
+    """Keep room for a new scan of a user, as `deployment` does."""
+    policy = _handle().scans if _is_on() else None
+    async with _room(policy, user_id, "You asked for too many scans within an hour") as slot:
+        yield slot
+
+
+@asynccontextmanager
+async def documents(user_id: UUID, count: int = 1) -> AsyncIterator[Slot]:
+    """Keep room for so many documents that a user wants read, as `deployment` does."""
+    policy = _handle().documents if _is_on() else None
+    async with _room(policy, user_id, "You had too many documents read within an hour", count) as slot:
+        yield slot
+
+
+# -- inside
+
+_TOO_MANY_ATTEMPTS: Final = "Too many attempts"
+_TOO_MANY_CALLS: Final = "This is more than you may ask for in a minute"
+
+
+@asynccontextmanager
+async def _room(policy: Policy | None, user_id: UUID, message: str, weight: int = 1) -> AsyncIterator[Slot]:
+    if policy is None:
         yield Slot()
         return
-    charges = [Charge(_handle().deployments, user_id.hex)]
+    charges = [Charge(policy, user_id.hex, min(weight, policy.limit))]
     refused = await _refused(charges)
     slot = Slot()
     if refused is not None:
-        slot = Slot(_refusal(refused[1], "You made too many deployments within an hour"), charge=charges[0])
+        slot = Slot(_refusal(refused[1], message), charge=charges[0])
     is_made = False
     try:
         yield slot
@@ -200,12 +233,6 @@ async def deployment(user_id: UUID) -> AsyncIterator[Slot]:
     finally:
         if slot.refusal is None and not is_made:
             await _handle().limiter.give_back(charges)
-
-
-# -- inside
-
-_TOO_MANY_ATTEMPTS: Final = "Too many attempts"
-_TOO_MANY_CALLS: Final = "This is more than you may ask for in a minute"
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from functools import partial
 import asyncpg
 import structlog
 
-from adapters import events, github
+from adapters import ai, events, github
 from adapters.cancellation import end
 from adapters.mail import open_mailer
 from adapters.storage import Storage, open_storage
@@ -37,7 +37,9 @@ from tasks.build import upkeep
 from tasks.build.kind import DeploymentKind
 from tasks.crawl.kind import CrawlKind
 from tasks.executions import Engine
+from tasks.ocr.kind import OcrKind
 from tasks.outbox import Handler
+from tasks.scan.kind import ScanKind
 from tasks.work import Kind
 
 _log = structlog.get_logger("switchyard.worker")
@@ -46,7 +48,12 @@ _POOL_IDLE_IN_TRANSACTION_MS = "5000"
 
 def shipped_kinds(settings: Settings, storage: Storage, pool: asyncpg.Pool) -> list[Kind]:
     """The kinds of execution that Switchyard ships."""
-    return [CrawlKind(settings, storage), DeploymentKind(settings, storage, pool)]
+    return [
+        CrawlKind(settings, storage),
+        DeploymentKind(settings, storage, pool),
+        ScanKind(settings, storage),
+        OcrKind(settings, storage),
+    ]
 
 
 def shipped_handlers(settings: Settings, storage: Storage, pool: asyncpg.Pool) -> dict[str, Handler]:
@@ -75,6 +82,7 @@ async def run(
         await stack.enter_async_context(events.connected(settings))
         await stack.enter_async_context(queue.connected(settings))
         await stack.enter_async_context(github.connected(settings))
+        await stack.enter_async_context(ai.connected(settings))
         storage = await stack.enter_async_context(open_storage(settings))
         pool = await stack.enter_async_context(_pool(settings))
         offered = {kind.name: kind for kind in kinds(settings, storage, pool) if kind.slots > 0}
