@@ -20,6 +20,7 @@ import asyncpg
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from adapters import ocr
 from adapters.embedded import EmbeddedError, postgres_server, redis_server
 from adapters.sandbox import open_runner
 from adapters.sandbox.contract import RunnerUnavailable
@@ -55,6 +56,7 @@ async def examine(settings: Settings, *, own_postgres: bool, own_redis: bool) ->
     yield check_redis_programs() if own_redis else await check_redis(settings)
     yield await check_storage(settings)
     yield await check_builds(settings)
+    yield check_documents(settings)
 
 
 def check_python() -> Finding:
@@ -184,6 +186,20 @@ async def check_builds(settings: Settings) -> Finding:
     except RunnerUnavailable as error:
         return Finding("Builds", False, str(error), "builds will be refused until this is done")
     return Finding("Builds", True, f"{found.runner}: {found.detail}")
+
+
+def check_documents(settings: Settings) -> Finding:
+    """Text can be recognised, in the languages that documents are taken to have."""
+    if settings.worker_ocr_slots == 0:
+        return Finding("Documents", True, "none are read on this machine")
+    present = ocr.installed(settings)
+    if not ocr.has_engine() or not present:
+        lack = "no language data" if ocr.has_engine() else "no Tesseract"
+        advice = "install tesserocr or the program tesseract, and tesseract-ocr-eng; text layers are read without"
+        return Finding("Documents", False, lack, advice)
+    missing = [language for language in settings.ocr_languages if language not in present]
+    told = f"languages: {', '.join(present)}"
+    return Finding("Documents", True, told + (f"; not installed: {', '.join(missing)}" if missing else ""))
 
 
 def _without_passwords(error: BaseException) -> str:

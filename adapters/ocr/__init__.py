@@ -4,6 +4,6 @@
 and `protocol`, which both sides speak. See docs/decisions/0033.
 """
 
-from adapters.ocr.languages import UnknownLanguages, gather, installed
+from adapters.ocr.languages import UnknownLanguages, gather, has_engine, installed
 
-__all__ = ["UnknownLanguages", "gather", "installed"]
+__all__ = ["UnknownLanguages", "gather", "has_engine", "installed"]

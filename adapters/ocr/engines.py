@@ -121,7 +121,9 @@ class TesseractLibrary:
             box = word.BoundingBox(level)
             if box is None:
                 continue
-            words.append(Box((word.GetUTF8Text(level) or "").strip(), *map(float, box), word.Confidence(level)))
+            left, top, right, bottom = map(float, box)
+            text = (word.GetUTF8Text(level) or "").strip()
+            words.append(Box(text, left, top, right, bottom, float(word.Confidence(level))))
         return words
 
     def _slope(self, found: Any) -> float:
@@ -131,7 +133,7 @@ class TesseractLibrary:
         slopes = []
         for line in self._library.iterate_level(found, level):
             baseline = line.Baseline(level)
-            if baseline is not None:
+            if baseline:  # False where there is none
                 (left, start), (right, end) = baseline
                 if right - left >= MIN_BASELINE:
                     slopes.append(math.degrees(math.atan2(end - start, right - left)))
@@ -147,7 +149,7 @@ class TesseractProgram:
             raise EngineMissing("neither tesserocr nor the program tesseract is installed")
         self._command = [found, "stdin", "stdout", "--tessdata-dir", data_path]
         self._languages = "+".join(languages)
-        version = subprocess.run([found, "--version"], capture_output=True, check=False)
+        version = subprocess.run([found, "--version"], capture_output=True, check=False)  # noqa: S603 - no shell
         first_line = (version.stdout or version.stderr).decode(errors="replace").splitlines()[:1]
         self.name = (first_line[0] if first_line else "tesseract")[:64]
 
@@ -168,7 +170,7 @@ class TesseractProgram:
         picture = io.BytesIO()
         image.save(picture, "PPM")
         try:
-            done = subprocess.run(
+            done = subprocess.run(  # noqa: S603 - no shell, and nothing of the document's is in the command
                 [*self._command, *options],
                 input=picture.getvalue(),
                 capture_output=True,

@@ -11,6 +11,7 @@ import re
 import shutil
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -36,6 +37,11 @@ class UnknownLanguages(Exception):
 def installed(settings: Settings) -> tuple[str, ...]:
     """The languages that can be read, by their code, sorted. Looks into the folders each time: they are few."""
     return tuple(sorted(set(_files(settings)) - _NO_LANGUAGES))
+
+
+def has_engine() -> bool:
+    """Whether there is anything that recognises text; see `adapters.ocr.engines`."""
+    return find_spec("tesserocr") is not None or shutil.which("tesseract") is not None
 
 
 def gather(folder: Path, languages: Sequence[str], settings: Settings) -> None:
