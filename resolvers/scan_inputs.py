@@ -19,7 +19,7 @@ from uuid import UUID
 from errors import PayloadTooLarge, ValidationFailed
 from models.media import MediaKind
 from models.permissions import Actor
-from resolvers import sessions, texts
+from resolvers import media, sessions, texts
 from tasks.scan.text_child import HTML, PDF
 from tasks.scan.texts import CSV, MARKDOWN, PLAIN
 
@@ -115,9 +115,10 @@ def _text(text: str, filename: str | None) -> Input:
 
 
 async def _medium(actor: Actor, media_id: str, filename: str | None) -> Input:
-    from resolvers import media
-
-    row = await media.ready(actor, media_id, kinds=(MediaKind.PDF,))
+    try:
+        row = await media.ready(actor, media_id, kinds=(MediaKind.PDF,))
+    except ValidationFailed as error:
+        raise ValidationFailed(error.message, path=["input", "mediaId"]) from None
     _check_size(row["size"], "mediaId")
     return Input(
         f"media:{row['id']}",

@@ -19,6 +19,7 @@ import asyncpg
 
 from adapters import ai, scanner
 from adapters.storage import ObjectNotFound, Storage, StorageUnavailable
+from models import media_queries
 from models import scans as models
 from models.executions import ExecutionStatus, FailureCode
 from models.scan_queries import Findings, record
@@ -168,11 +169,7 @@ async def _load(work: Work) -> Document:
 
 
 def _key(media_id: UUID | None, file_key: str | None) -> str | None:
-    if media_id is None:
-        return file_key
-    from models import media_queries
-
-    return media_queries.object_key(media_id)
+    return file_key if media_id is None else media_queries.object_key(media_id)
 
 
 def _described(document: Document) -> str:
