@@ -7,19 +7,20 @@ checked stays true and nobody deadlocks; stock is adjusted in one statement and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
-from errors import Conflict, Unauthorized
-from models import database, product_queries
+from errors import Conflict, Unauthorized, ValidationFailed
+from models import database, product_queries, product_search
 from models.audit import AuditEvent
 from models.database import Row
 from models.idempotency import once
 from models.ids import new_id
 from models.permissions import Actor, Permission
+from models.product_search import ProductConditions, ProductOrderField
 from models.products import PriceSource
 from models.transaction import unit_of_work
 from resolvers import access, product_rules, texts
@@ -27,6 +28,9 @@ from resolvers.product_rules import Path
 
 INPUT: Final[Path] = ("input",)
 MAX_REASON_LENGTH: Final = 255
+MAX_FILTER_CATEGORIES: Final = 50
+MAX_FILTER_ATTRIBUTES: Final = 10
+MAX_FILTER_TEXT_LENGTH: Final = 255
 _KEYS: Final = {"slug": "slug", "sku_key": "sku", "ean": "ean"}
 _TAKEN: Final = {
     "slug": "Another product has this slug.",
@@ -143,8 +147,8 @@ async def delete(actor: Actor, product_id: str) -> None:
         await _record(actor, "deleteProduct", row["id"], name=row["name"], slug=row["slug"])
 
 
-async def set_stock(actor: Actor, product_id: str, stock: Decimal | None, *, reason: str | None) -> Row:
-    """Say how much of a product there is; None when that is not counted."""
+async def set_stock(actor: Actor, product_id: str, stock: Decimal, *, reason: str | None) -> Row:
+    """Say how much of a product there is, after counting it."""
     row = await access.product(actor, product_id, to=Permission.PRODUCT_WRITE)
     return await change(actor, row["id"], {"stock": stock}, action="setStock", reason=_reason(reason))
 
@@ -174,6 +178,51 @@ async def adjust_stock(
     async with unit_of_work():
         await once(actor.user_id, "adjustStock", idempotency_key, request=request, target_id=row["id"], make=make)
     return await _existing(row["id"])
+
+
+async def find(actor: Actor, product_ids: Sequence[UUID]) -> dict[UUID, Row]:
+    """Those of the products that an actor may see, in one statement."""
+    found = await product_queries.find(product_ids)
+    return {key: row for key, row in found.items() if access.sees_product(actor, is_active=row["is_active"])}
+
+
+async def find_slug(actor: Actor, slug: str) -> Row:
+    """The product with a slug; raises NotFound, as the gate does."""
+    row = await product_queries.find_slug(slug)
+    if row is None or not access.sees_product(actor, is_active=row["is_active"]):
+        raise access.missing()
+    return row
+
+
+def visible(actor: Actor, wanted: ProductConditions) -> ProductConditions | None:
+    """The conditions, checked, as far as an actor may see; None when they ask for nothing but what is hidden.
+
+    Raises ValidationFailed with the path in the arguments of a list.
+    """
+    if len(wanted.categories or ()) > MAX_FILTER_CATEGORIES:
+        raise ValidationFailed(f"At most {MAX_FILTER_CATEGORIES} categories.", path=["filter", "categories"])
+    if len(wanted.attributes) > MAX_FILTER_ATTRIBUTES:
+        raise ValidationFailed(f"At most {MAX_FILTER_ATTRIBUTES} attributes.", path=["filter", "attributes"])
+    for place, pair in enumerate(wanted.attributes):
+        if any(len(text) > MAX_FILTER_TEXT_LENGTH for text in pair):
+            raise ValidationFailed(
+                f"This takes at most {MAX_FILTER_TEXT_LENGTH} characters.", path=["filter", "attributes", place]
+            )
+    for name, bound in (("priceMin", wanted.price_min), ("priceMax", wanted.price_max)):
+        if bound is not None:
+            product_rules.amount(
+                bound, decimals=product_rules.PRICE_DECIMALS, most=product_rules.MAX_PRICE, path=["filter", name]
+            )
+    currency = wanted.currency and wanted.currency.strip().upper()
+    wanted = replace(wanted, search=texts.search(wanted.search), currency=currency)
+    if actor.is_admin:
+        return wanted
+    return None if wanted.is_active is False else replace(wanted, is_active=True)
+
+
+async def page(wanted: ProductConditions, *, order: ProductOrderField, descending: bool, **bounds: Any) -> list[Row]:
+    """A page of products; `wanted` as `visible` gave it, `bounds` as `models.product_search.page` takes them."""
+    return await product_search.page(wanted, order=order, descending=descending, **bounds)
 
 
 def columns_of(row: Row) -> dict[str, Any]:
