@@ -145,11 +145,14 @@ async def _run_everything(options: argparse.Namespace, programs: list[supervisor
         if not children.port_is_free(settings.host, settings.port):
             raise PortTaken(f"Port {settings.port} is in use; choose another one: make run PORT={settings.port + 1}")
         servers = await _start_servers(stack, data_dir)
+        scanner_port = _offer_scanner()
         practice_url = None if options.no_practice_site else offer_practice_site()
         settings = load()
         password = await _prepare_database(settings, options.admin_email)
         greeting = _greeting(settings, options.admin_email, password, practice_url)
         starts = {"The API": ["cli.py", "api"], "The worker": ["cli.py", "worker"]}
+        if scanner_port is not None:
+            starts["The risk scanner"] = ["cli.py", "ai-service", "--listen", f"127.0.0.1:{scanner_port}"]
         if practice_url:
             place = ["--port", str(PRACTICE_PORT), "--folder", str(data_dir / "practice")]
             starts["The practice site"] = ["-m", "tasks.crawl.practice_site", *place]
@@ -162,7 +165,9 @@ async def _run_everything(options: argparse.Namespace, programs: list[supervisor
                     tasks.create_task(program.keep_running())
                 for server in servers:
                     tasks.create_task(supervisor.keep_alive(server, announce=_say))
-                await supervisor.wait_until_ready(lambda: _is_ready(settings), programs[0], seconds=READY_SECONDS)
+                await supervisor.wait_until_ready(
+                    lambda: _is_ready(settings, scanner_port), programs[0], seconds=READY_SECONDS
+                )
                 _say(greeting)
                 greeting = ""
         except BaseExceptionGroup as group:
@@ -227,9 +232,20 @@ async def _create_admin(settings: Settings, *, email: str, username: str, passwo
         return await users.create_admin(email=email, username=username, password=password)
 
 
-async def _is_ready(settings: Settings) -> bool:
+async def _is_ready(settings: Settings, scanner_port: int | None) -> bool:
+    if scanner_port is not None and await supervisor.http_status("127.0.0.1", scanner_port, "/healthz") != 200:
+        return False
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 — compared, not bound
     return await supervisor.http_status(host, settings.port, "/readyz") == 200
+
+
+def _offer_scanner() -> int | None:
+    """Where the risk scanner will listen as a service, unless the environment names one: as production has it."""
+    if os.environ.get("AI_SERVICE_URL"):
+        return None
+    port = children.free_port()
+    os.environ["AI_SERVICE_URL"] = f"http://127.0.0.1:{port}"
+    return port
 
 
 def offer_practice_site() -> str | None:

@@ -14,6 +14,7 @@ from typing import Any
 import strawberry
 from strawberry.schema.config import StrawberryConfig
 
+from schema import uploads
 from schema.access_tokens import AccessTokensMutation, AccessTokensQuery
 from schema.account import AccountMutation, AccountQuery
 from schema.audit import AuditQuery
@@ -27,11 +28,17 @@ from schema.jobs import JobsQuery
 from schema.node import NodeQuery
 from schema.notifications import NotificationsMutation, NotificationsQuery, NotificationsSubscription
 from schema.oauth_sign_in import OAuthSignInMutation, OAuthSignInQuery
+from schema.ocr_commands import OcrJobsMutation
+from schema.ocr_jobs import OcrJob, OcrJobsQuery
 from schema.preferences import PreferencesMutation, PreferencesQuery
+from schema.product_commands import ProductsMutation
+from schema.products import ProductsQuery
 from schema.project_commands import ProjectsMutation
 from schema.projects import ProjectsQuery
 from schema.runs import JobRun, RunsMutation, RunsQuery
 from schema.scalars import SCALARS
+from schema.scan_commands import ScansMutation
+from schema.scans import Scan, ScansQuery
 from schema.second_factor import SecondFactorMutation
 from schema.sign_in import SignInMutation
 from schema.tools import ToolsMutation, ToolsQuery
@@ -53,10 +60,13 @@ _QUERIES: tuple[type, ...] = (
     ProjectsQuery,
     DetectionQuery,
     DeploymentsQuery,
+    ScansQuery,
+    OcrJobsQuery,
     GithubQuery,
     WebhooksQuery,
     NotificationsQuery,
     PreferencesQuery,
+    ProductsQuery,
 )
 _MUTATIONS: tuple[type, ...] = (
     SignInMutation,
@@ -70,16 +80,19 @@ _MUTATIONS: tuple[type, ...] = (
     RunsMutation,
     ProjectsMutation,
     DeploymentsMutation,
+    ScansMutation,
+    OcrJobsMutation,
     GithubMutation,
     WebhooksMutation,
     NotificationsMutation,
     PreferencesMutation,
+    ProductsMutation,
 )
 _SUBSCRIPTIONS: tuple[type, ...] = (
     ExecutionsSubscription,
     NotificationsSubscription,
 )
-_TYPES: tuple[type, ...] = (JobRun, Deployment)
+_TYPES: tuple[type, ...] = (JobRun, Deployment, Scan, OcrJob)
 """Types that only an interface leads to."""
 
 
@@ -110,7 +123,7 @@ def assemble(
         mutation=_joined("Mutation", mutations, "What can be changed."),
         subscription=_joined("Subscription", subscriptions, "What can be watched."),
         types=types,
-        config=StrawberryConfig(scalar_map=SCALARS),
+        config=StrawberryConfig(scalar_map={**SCALARS, **uploads.SCALARS}),
     )
 
 

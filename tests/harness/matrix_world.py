@@ -15,11 +15,13 @@ from uuid import UUID
 
 import asyncpg
 
-from models import notification_queries
+from models import notification_queries, scan_queries
 from models.executions import ExecutionStatus
 from models.ids import Prefix, decode_id, encode_id, new_id
 from models.notifications import NotificationKind
 from models.permissions import TokenScope
+from models.scan_queries import Findings, NewRisk
+from models.scans import RiskSeverity, ScanSource, SeveritySource
 from resolvers.access_token_text import hash_of, new_access_token
 from tests.factories import Person
 from tests.harness import deployments
@@ -59,6 +61,10 @@ WAITING_DEPLOYMENT: Final = Kind(Prefix.DEPLOYMENT, "waiting")
 DEPLOY_HOOK: Final = Kind(Prefix.DEPLOY_HOOK)
 VARIABLE: Final = Kind(Prefix.VARIABLE)
 DELIVERY: Final = Kind(Prefix.WEBHOOK_DELIVERY)
+SCAN: Final = Kind(Prefix.SCAN, "ended")
+WAITING_SCAN: Final = Kind(Prefix.SCAN, "waiting")
+RISK: Final = Kind(Prefix.RISK)
+MEDIUM: Final = Kind(Prefix.MEDIA)
 NOTIFICATION: Final = Kind(Prefix.NOTIFICATION, is_personal=True)
 IDENTITY: Final = Kind(Prefix.IDENTITY, is_personal=True)
 ACCESS_TOKEN: Final = Kind(Prefix.ACCESS_TOKEN, is_personal=True)
@@ -280,6 +286,33 @@ async def _delivery(world: World) -> UUID:
     )
 
 
+async def _waiting_scan(world: World) -> UUID:
+    return await insert_scan(world)
+
+
+async def _scan(world: World) -> UUID:
+    scan = await insert_scan(world)
+    await insert_risk(world, scan)
+    return scan
+
+
+async def _risk(world: World) -> UUID:
+    return await insert_risk(world, await insert_scan(world))
+
+
+async def _medium(world: World) -> UUID:
+    made: UUID = await world.db.fetchval(
+        """INSERT INTO media (id, owner_id, status, filename, content_type, size, sha256, kind, has_thumbnail,
+               created_at, completed_at)
+           VALUES ($1, $2, 'READY', $3, 'application/pdf', 9, $4, 'PDF', false, now(), now()) RETURNING id""",
+        new_id(),
+        world.user_id,
+        f"{world.mark}.pdf",
+        secrets.token_hex(32),
+    )
+    return made
+
+
 async def _notification(world: World) -> UUID:
     deployment = await world.insert_deployment(is_built=True)
     return await insert_notification(world, deployment)
@@ -323,6 +356,10 @@ MAKERS: Final[dict[Kind, Callable[[World], Awaitable[UUID]]]] = {
     DEPLOY_HOOK: _deploy_hook,
     VARIABLE: _variable,
     DELIVERY: _delivery,
+    SCAN: _scan,
+    WAITING_SCAN: _waiting_scan,
+    RISK: _risk,
+    MEDIUM: _medium,
     NOTIFICATION: _notification,
     IDENTITY: _identity,
     ACCESS_TOKEN: _access_token,
@@ -351,6 +388,39 @@ async def insert_delivery(db: asyncpg.Pool, text: str, *effects: tuple[UUID, UUI
             message,
         )
     return delivery
+
+
+async def insert_scan(world: World) -> UUID:
+    """A scan of a text that waits."""
+    scan = new_id()
+    await world.db.execute(
+        """WITH made AS (
+               INSERT INTO executions (id, kind, owner_id, requested_by_id, status, progress, attempt, lost_workers,
+                   max_attempts, timeout_seconds, worked_seconds, queued_at, failure_retryable, log_sequence, log_bytes)
+               VALUES ($1, 'SCAN', $2, $2, 'QUEUED', 0, 0, 0, 3, 60, 0, now(), false, 0, 0)
+           )
+           INSERT INTO scans (execution_id, filename, content_type, size, text, document_key, force_llm, is_truncated,
+               risk_count)
+           VALUES ($1, $3::text, 'text/plain', 9, $3::text, 'name:' || $3::text, false, false, 0)""",
+        scan,
+        world.user_id,
+        f"Plan {world.mark}",
+    )
+    return scan
+
+
+async def insert_risk(world: World, scan: UUID) -> UUID:
+    """End a scan with a risk."""
+    hand = await world.desk.claim(scan)
+    risk = NewRisk(
+        *("schedule", f"Risk {world.mark}", f"Context {world.mark}", RiskSeverity.HIGH, SeveritySource.RULE),
+        *(None, None, None, None, None, None, secrets.token_hex(32), None),
+    )
+    async with world.db.acquire() as connection, connection.transaction():
+        await scan_queries.record(connection, scan, Findings((risk,), ScanSource.MODEL, {}, is_truncated=False))
+    await hand.finish()
+    found: UUID = await world.db.fetchval("SELECT id FROM scan_risks WHERE scan_id = $1", scan)
+    return found
 
 
 async def insert_notification(world: World, execution: UUID) -> UUID:
