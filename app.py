@@ -41,13 +41,13 @@ from schema.middleware import (
     FAULT_HANDLERS,
     REFUSAL_HANDLERS,
     AccessLog,
-    BodyLimits,
     RequestIdentity,
     SecurityHeaders,
 )
 from schema.rate_headers import RateLimitHeaders
 from schema.site_cache import SiteCache
 from schema.sites import SiteHosts, Sites
+from schema.uploads import PREFLIGHT_HEADERS
 from schema.websocket import GraphQLSocket
 from settings import Settings
 from tasks import queue
@@ -88,11 +88,7 @@ def _routes(settings: Settings, health: Health) -> list[BaseRoute]:
         watch=standing.watch,
     )
     surface = AppState()
-    endpoint = BodyLimits(
-        GraphQLEndpoint(operations, gate, surface, page=pages.graphiql),
-        max_bytes=settings.max_body_bytes,
-        timeout_seconds=settings.body_timeout_seconds,
-    )
+    endpoint = GraphQLEndpoint(operations, gate, surface, page=pages.graphiql)
     return [
         Route("/graphql", endpoint, methods=["GET", "POST"]),
         WebSocketRoute("/graphql", GraphQLSocket(operations, gate, surface)),
@@ -118,7 +114,10 @@ def _middleware(settings: Settings) -> list[Middleware]:
             CORSMiddleware,
             allow_origins=settings.allowed_origins,
             allow_methods=("GET", "POST", "PUT"),
-            allow_headers=("Authorization", "If-None-Match", "Last-Event-ID", "Range", "X-CSRF-Token", "X-Request-ID"),
+            allow_headers=(
+                *("Authorization", "If-None-Match", "Last-Event-ID", "Range", "X-CSRF-Token", "X-Request-ID"),
+                *PREFLIGHT_HEADERS,
+            ),
             allow_credentials=True,
             expose_headers=(
                 "Content-Disposition",
@@ -266,7 +265,7 @@ class DeadlineHttpProtocol(HttpToolsProtocol):
     """uvicorn's protocol with bounds on a request's head, and on a body that nobody reads any more.
 
     Otherwise a client that opens a connection and says nothing, or half a header, or headers without end, has it for
-    ever. The body that an endpoint reads is the endpoint's to bound (`BodyLimits`, `schema/files.py`).
+    ever. The body that an endpoint reads is the endpoint's to bound (`schema/http.py`, `schema/files.py`).
     """
 
     def __init__(self, *arguments: Any, timeout_seconds: float, **keywords: Any) -> None:

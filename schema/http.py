@@ -1,21 +1,23 @@
 """GraphQL over HTTP: POST in, one JSON answer or a stream of events out.
 
 Follows the GraphQL-over-HTTP draft; `tests/api/test_surface_http.py` holds its audits that matter. Invariants: only
-`application/json` is read, so no form of a foreign page reaches an operation; bodies are bounded while they arrive;
-every answer that is not GraphiQL is JSON. A wrong request is 400 in the newer media type and 200 in plain JSON, as the
-draft wants, while 401, 408, 413, 415, 429 and 503 are themselves in both.
+`application/json` is read, and forms with files that say by a header of theirs that no foreign page sent them, from
+callers who are known; bodies are bounded while they arrive; every answer that is not GraphiQL is JSON. A wrong request
+is 400 in the newer media type and 200 in plain JSON, as the draft wants, while 401, 403, 408, 413, 415, 429 and 503 are
+themselves in both.
 
-Left out: request ids, CORS and security headers (`schema/middleware.py`), batches, uploads, operations by GET.
+Left out: request ids, CORS and security headers (`schema/middleware.py`), what forms hold (`schema/uploads.py`),
+batches, operations by GET.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from typing import Any, Final
 
 from graphql import OperationType
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -24,13 +26,15 @@ from errors import PayloadTooLarge, SwitchyardError, Unauthorized, ValidationFai
 from models.permissions import Origin
 from schema.context import AppState, Context, ResponseHeaders
 from schema.credentials import Caller, Gate, RawHeaders
-from schema.documents import RequestRefused
+from schema.documents import Operation, RequestRefused
 from schema.errors import shape_refusal
 from schema.execution import Operations, encode_errors
 from schema.middleware import name_operation, origin_of
+from schema.multipart import boundary_of
 from schema.negotiation import Form, accepted_forms, is_json
 from schema.requests import OperationRequest, operation_request, read_json
 from schema.sse import EventStream
+from schema.uploads import UploadDesk, refuse_without_preflight
 
 _ID_DIGITS: Final = 15
 
@@ -60,6 +64,7 @@ class GraphQLEndpoint:
         self.state = state
         self.settings = gate.settings
         self.page = page
+        self.uploads = UploadDesk(gate.settings, operations.cache.schema)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -91,18 +96,16 @@ class GraphQLEndpoint:
             raise _answer(405, "Operations are sent by POST.", origin, [(b"allow", b"POST")])
         if not forms:
             raise _answer(406, f"This address answers with {', '.join(Form)}.", origin)
-        if not is_json(_header(headers, b"content-type").decode("latin-1")):
-            raise _answer(415, "The body must be `application/json` in UTF-8.", origin)
+        content_type = _header(headers, b"content-type").decode("latin-1")
+        boundary = boundary_of(content_type)
+        if boundary is not None:
+            await self._form(scope, receive, send, form, origin, boundary)
+            return
+        if not is_json(content_type):
+            raise _answer(415, "The body must be `application/json` in UTF-8, or a form with files.", origin)
         request = operation_request(read_json(await self._body(headers, receive, origin)))
         caller = await self.gate.caller_of(headers, origin)
-        context = Context(
-            caller.actor,
-            self.settings,
-            self.state,
-            cookies=caller.cookies,
-            response=ResponseHeaders(),
-            request_id=origin.request_id,
-        )
+        context = self._context(caller, origin)
         if forms[0] is Form.EVENTS:
             await self._stream(request, caller, context, scope, receive, send)
             return
@@ -115,6 +118,43 @@ class GraphQLEndpoint:
             return
         body = await self.operations.execute(operation, request.variables, context)
         await _send(send, 200, form, body, context.response.values if context.response else [])
+
+    async def _form(
+        self, scope: Scope, receive: Receive, send: Send, form: Form, origin: Origin, boundary: str
+    ) -> None:
+        """An operation with files; nothing of the body is read before the caller is known."""
+        headers: RawHeaders = scope["headers"]
+        refuse_without_preflight(headers)
+        caller = await self.gate.caller_of(headers, origin)
+        if caller.actor.is_anonymous:
+            raise Unauthorized("Sign in first: only users send files.")
+        context = self._context(caller, origin)
+
+        async def check(request: OperationRequest) -> Operation:
+            operation = await self.operations.read(request, context)
+            name_operation(scope, operation.name)
+            if operation.kind is OperationType.SUBSCRIPTION:
+                raise ValidationFailed("A subscription takes no files.", path=["query"])
+            return operation
+
+        async with aclosing(_chunks(receive)) as chunks:
+            with self.uploads.form(chunks, boundary) as upload:
+                try:
+                    operation, request = await upload.read(check)
+                except TimeoutError:
+                    raise _late(origin) from None
+                body = await self.operations.execute(operation, request.variables, context)
+        await _send(send, 200, form, body, context.response.values if context.response else [])
+
+    def _context(self, caller: Caller, origin: Origin) -> Context:
+        return Context(
+            caller.actor,
+            self.settings,
+            self.state,
+            cookies=caller.cookies,
+            response=ResponseHeaders(),
+            request_id=origin.request_id,
+        )
 
     async def _stream(
         self, request: OperationRequest, caller: Caller, context: Context, scope: Scope, receive: Receive, send: Send
@@ -135,27 +175,36 @@ class GraphQLEndpoint:
         size = 0
         try:
             async with asyncio.timeout(self.settings.body_timeout_seconds):
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise ClientLeft
-                    chunk = message.get("body", b"")
-                    size += len(chunk)
-                    if size > limit:
-                        raise _too_large(limit)
-                    chunks.append(chunk)
-                    if not message.get("more_body", False):
-                        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+                async with aclosing(_chunks(receive)) as arriving:
+                    async for chunk in arriving:
+                        size += len(chunk)
+                        if size > limit:
+                            raise _too_large(limit)
+                        chunks.append(chunk)
         except TimeoutError:
-            raise _answer(408, "The body did not arrive in time.", origin, [(b"connection", b"close")]) from None
-        except HTTPException as error:  # what schema.middleware.BodyLimits raises in the reader
-            raise _answer(error.status_code, error.detail, origin, [(b"connection", b"close")]) from None
+            raise _late(origin) from None
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 _NO_STREAM: Final = (
     "A subscription needs a stream: send `Accept: text/event-stream`, or use a WebSocket with the subprotocol "
     "graphql-transport-ws."
 )
+
+
+async def _chunks(receive: Receive) -> AsyncGenerator[bytes, None]:
+    """The body as it arrives; raises ClientLeft when the connection ends before it."""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeft
+        yield message.get("body", b"")
+        if not message.get("more_body", False):
+            return
+
+
+def _late(origin: Origin) -> _Answered:
+    return _answer(408, "The body did not arrive in time.", origin, [(b"connection", b"close")])
 
 
 def _answer(status: int, message: str, origin: Origin, headers: RawHeaders | None = None) -> _Answered:
