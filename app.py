@@ -31,7 +31,17 @@ from adapters.storage import Storage, open_storage
 from adapters.structured_logs import set_up_logging
 from models import database
 from resolvers import access_tokens, limits, sessions, standing
-from schema import account_pages, build_schema, deploy_hooks, files, log_downloads, oauth, pages, webhooks
+from schema import (
+    account_pages,
+    build_schema,
+    deploy_hooks,
+    files,
+    log_downloads,
+    oauth,
+    pages,
+    product_downloads,
+    webhooks,
+)
 from schema.context import AppState
 from schema.credentials import Gate
 from schema.execution import Operations
@@ -96,6 +106,7 @@ def _routes(settings: Settings, health: Health) -> list[BaseRoute]:
         *account_pages.routes(),
         *files.routes(_storage_of),
         *log_downloads.routes(settings),
+        *product_downloads.routes(settings),
         *deploy_hooks.routes(),
         *oauth.routes(settings),
         *webhooks.routes(settings),

@@ -194,5 +194,13 @@ async def set_media(product_id: UUID, items: Sequence[tuple[UUID, str]]) -> None
     )
 
 
+async def import_details(import_id: UUID, action: str) -> dict[str, Any]:
+    """What the audit trail says of an import."""
+    text = await database.value(
+        "SELECT details::text FROM audit_events WHERE target_id = $1 AND action = $2", import_id, action
+    )
+    return {} if text is None else dict(database.from_json(text))
+
+
 def _written(products: Sequence[Mapping[str, Any]]) -> str:
     return database.to_json([{name: product[name] for name in ("id", *_WRITTEN)} for product in products])

@@ -158,10 +158,14 @@ def _attributes(value: Any, path: Path) -> dict[str, Any]:
             raise ValidationFailed(
                 f"Names of attributes have 1 to {MAX_ATTRIBUTE_NAME_LENGTH} printable characters.", path=[*path, name]
             )
-        parts = content.values() if isinstance(content, dict) else content if isinstance(content, list) else [content]
+        parts = content if isinstance(content, list) else [content]
+        if isinstance(content, dict):
+            parts = [*content, *content.values()]
         for part in parts:
             if isinstance(part, dict | list):
                 raise ValidationFailed("Attributes are nested at most two levels deep.", path=[*path, name])
+            if isinstance(part, str) and "\0" in part:
+                raise ValidationFailed("Text has no NUL characters.", path=[*path, name])
             if not _is_exact(part):
                 raise ValidationFailed("This number cannot be kept exactly; write it as text.", path=[*path, name])
     if len(orjson.dumps(value)) > MAX_ATTRIBUTES_BYTES:

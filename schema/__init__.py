@@ -32,6 +32,7 @@ from schema.ocr_commands import OcrJobsMutation
 from schema.ocr_jobs import OcrJob, OcrJobsQuery
 from schema.preferences import PreferencesMutation, PreferencesQuery
 from schema.product_commands import ProductsMutation
+from schema.product_files import ProductFilesMutation
 from schema.products import ProductsQuery
 from schema.project_commands import ProjectsMutation
 from schema.projects import ProjectsQuery
@@ -87,6 +88,7 @@ _MUTATIONS: tuple[type, ...] = (
     NotificationsMutation,
     PreferencesMutation,
     ProductsMutation,
+    ProductFilesMutation,
 )
 _SUBSCRIPTIONS: tuple[type, ...] = (
     ExecutionsSubscription,
