@@ -6,6 +6,10 @@ of sentence, the ids in order of their SHA-256 go to the two halves in turn. But
 rules, and it shows. So there is `BLIND`, `data/risk_sentences_blind.jsonl`, written after the last rule, and no
 rule was changed for it: it is the number to quote. Two earlier blind series, `paraphrased` and `reports`, taught
 the rules something, which made them part of `DEV`.
+
+The general layer came later. `GENERAL`, `data/risk_sentences_general.jsonl`, is its dev data, in four series (a to d,
+in the ids) that were each counted once before anything was changed for them. `PROSE`, `data/neutral_prose.jsonl`, is
+text without any risk: recipes, news, products, meetings, code.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DATA = Path(__file__).parent / "data"
-DEV, HELD_OUT, BLIND = "dev", "held-out", "blind"
+DEV, HELD_OUT, BLIND, GENERAL, PROSE = "dev", "held-out", "blind", "general-dev", "prose"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,8 @@ def parts() -> dict[str, list[Labelled]]:
         DEV: [*_read(DATA / "risk_sentences_paraphrased.jsonl"), *_read(DATA / "risk_sentences_reports.jsonl")],
         HELD_OUT: [],
         BLIND: _read(DATA / "risk_sentences_blind.jsonl"),
+        GENERAL: _read(DATA / "risk_sentences_general.jsonl"),
+        PROSE: _read(DATA / "neutral_prose.jsonl"),
     }
     for group in groups.values():
         group.sort(key=lambda sentence: hashlib.sha256(sentence.id.encode()).digest())

@@ -16,7 +16,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
+from adapters.scanner import general
 from adapters.scanner.fingerprints import fingerprint
+from adapters.scanner.general_rules import CueKind, GeneralTexts
 from adapters.scanner.language import Language, count_little_words, language_of_document, languages_of_sentence
 from adapters.scanner.rules import (
     Category,
@@ -45,6 +47,12 @@ _OPEN_REACH: Final = 4
 _CLAUSE_MARKS: Final = frozenset(",;:()–—")
 _AMOUNT_SIGNS: Final = frozenset("%€$£")
 _SEVERITIES: Final = tuple(Severity)
+_CATEGORIES: Final = tuple(Category)
+_GENERAL_MEDIUM: Final = 4.0
+_GENERAL_EXPLANATION: Final = {
+    Language.EN: "Words of this topic stand beside words of trouble; no precise rule knows the phrase.",
+    Language.ES: "Palabras de este tema están junto a palabras de problema; ninguna regla precisa conoce la frase.",
+}
 
 
 class SeveritySource(StrEnum):
@@ -112,7 +120,7 @@ def scan(text: str, rules: Ruleset | None = None) -> ScanReport:
         if not words.forms:
             continue
         for reading in languages_of_sentence(english, spanish, language):
-            for finding in _read_sentence(read, sentence, words, reading, used.compiled[reading]):
+            for finding in _read_sentence(read, sentence, words, reading, used):
                 known = found.get(finding.fingerprint)
                 if known is not None:
                     if known.start != finding.start:
@@ -127,52 +135,88 @@ def scan(text: str, rules: Ruleset | None = None) -> ScanReport:
 
 @dataclass(frozen=True, slots=True)
 class _Match:
-    rule: Rule
+    rule: str
+    risk: str
+    explanation: str
     cue: Hit
     severity: Severity
 
 
 def _read_sentence(
-    text: str, sentence: Sentence, words: Words, language: Language, compiled: CompiledLanguage
+    text: str, sentence: Sentence, words: Words, language: Language, rules: Ruleset
 ) -> Iterator[Finding]:
     """At most one finding per category: the worst, and of equals the one whose rule comes first."""
+    compiled = rules.compiled[language]
     hits: defaultdict[int, list[Hit]] = defaultdict(list)
     for group, hit in compiled.finder.find(words.forms):
         if len(hits[group]) < _MAX_HITS or group in compiled.modifiers:
             hits[group].append(hit)
     candidates = sorted({index for group in hits for index in compiled.rules_by_cue.get(group, ())})
-    if not candidates:
+    if not candidates and not general.has_cue(compiled.general, hits):
         return
-    surroundings = _Surroundings(text, sentence, words, compiled.modifiers, hits)
+    surroundings = _Surroundings(text, sentence, words, compiled, hits)
     if surroundings.is_no_statement:
         return
-    matches: defaultdict[Category, list[_Match]] = defaultdict(list)
-    for index in candidates:
-        rule = compiled.rules[index]
-        if (cue := _standing_cue(rule, hits, surroundings)) is not None:
-            matches[rule.rule.category].append(_Match(rule.rule, cue, surroundings.severity(rule.rule.severity)))
+    matches = _narrow_matches(compiled, candidates, hits, surroundings, language)
+    found = surroundings.weigh(compiled, hits)
+    if found is not None and (not matches or found.weight >= general.BESIDE_A_RULE):
+        category = _CATEGORIES[found.category]
+        if category not in matches:
+            matches[category].append(_general_match(found, category, rules.general_texts, surroundings, language))
     for category, matched in matches.items():
         worst = max(matched, key=lambda match: _SEVERITIES.index(match.severity))
         cue_start, cue_end = words.spans[worst.cue[0]][0], words.spans[worst.cue[1]][1]
         start, end = _context(sentence, cue_start, cue_end)
         yield Finding(
             category=category,
-            risk=worst.rule.title[language],
-            explanation=worst.rule.explanation[language],
+            risk=worst.risk,
+            explanation=worst.explanation,
             context=text[start:end],
             severity=worst.severity,
             severity_source=SeveritySource.RULE,
             start=start,
             end=end,
             page=sentence.page,
-            rule=worst.rule.id,
-            also_rules=tuple(match.rule.id for match in matched if match is not worst),
+            rule=worst.rule,
+            also_rules=tuple(match.rule for match in matched if match is not worst),
             cue=text[cue_start:cue_end],
             confidence=None,
             fingerprint=fingerprint(category, text[sentence.start : sentence.end]),
             language=language,
             occurrences=1,
         )
+
+
+def _narrow_matches(
+    compiled: CompiledLanguage,
+    candidates: Sequence[int],
+    hits: Mapping[int, Sequence[Hit]],
+    around: _Surroundings,
+    language: Language,
+) -> defaultdict[Category, list[_Match]]:
+    matches: defaultdict[Category, list[_Match]] = defaultdict(list)
+    for index in candidates:
+        rule = compiled.rules[index]
+        if (cue := _standing_cue(rule, hits, around)) is not None:
+            said = rule.rule
+            matches[said.category].append(
+                _Match(said.id, said.title[language], said.explanation[language], cue, around.severity(said.severity))
+            )
+    return matches
+
+
+def _general_match(
+    found: general.Weighed, category: Category, texts: GeneralTexts, around: _Surroundings, language: Language
+) -> _Match:
+    """A general finding starts low: it knows that something is wrong, not what that means."""
+    base = Severity.MEDIUM if found.weight >= _GENERAL_MEDIUM or found.kind is CueKind.SIGNAL else Severity.LOW
+    return _Match(
+        rule=f"{category.value}.general.{found.kind.value}",
+        risk=f"{texts.names[found.category][language]}: {texts.kinds[language][found.kind]}",
+        explanation=_GENERAL_EXPLANATION[language],
+        cue=found.cue,
+        severity=around.severity(base),
+    )
 
 
 def _standing_cue(rule: CompiledRule, hits: Mapping[int, Sequence[Hit]], around: _Surroundings) -> Hit | None:
@@ -205,11 +249,11 @@ class _Surroundings:
         text: str,
         sentence: Sentence,
         words: Words,
-        modifiers: Mapping[int, Modifier],
+        compiled: CompiledLanguage,
         hits: Mapping[int, Sequence[Hit]],
     ) -> None:
         by_kind: dict[Modifier, Sequence[Hit]] = {
-            kind: hits[group] for group, kind in modifiers.items() if group in hits
+            kind: hits[group] for group, kind in compiled.modifiers.items() if group in hits
         }
         contrasts = {first for first, _ in by_kind.get(Modifier.CONTRAST, ())}
         self._clauses = _clauses(text, words, contrasts)
@@ -222,6 +266,8 @@ class _Surroundings:
             for first, _ in by_kind.get(Modifier.RESOLUTION, ())
             if not any(first - back in open_ends for back in range(1, _OPEN_REACH + 1))
         }
+        self._clauses_and_parts = general.Clauses(self._clauses, self._contrast_before)
+        self._good_parts = general.good_news_parts(compiled.general, hits, self._clauses_and_parts)
         said = text[sentence.start : sentence.end]
         is_supposing = Modifier.SUPPOSING in by_kind
         is_question = said.rstrip("\"'”’»)]*_").endswith("?") and not is_supposing
@@ -235,9 +281,19 @@ class _Surroundings:
             - (Modifier.HEDGE in by_kind or is_supposing)
         )
 
+    def weigh(self, compiled: CompiledLanguage, hits: Mapping[int, Sequence[Hit]]) -> general.Weighed | None:
+        """What the general layer finds, unless some part of the sentence says that it is resolved."""
+        if self._resolved_parts:
+            return None
+        taken_back = [
+            *((hit, _NEGATION_REACH) for hit in self._negations[:_MAX_HITS]),
+            *((hit, _PREVENTION_REACH) for hit in self._preventions[:_MAX_HITS]),
+        ]
+        return general.weigh(compiled.general, hits, self._clauses_and_parts, self._good_parts, taken_back=taken_back)
+
     def cancels(self, cue: Hit, topic: Hit) -> bool:
         """Whether the sentence takes back what the cue says."""
-        if self._contrast_before[cue[0]] in self._resolved_parts:
+        if self._contrast_before[cue[0]] in self._resolved_parts | self._good_parts:
             return True
         return any(
             self._reaches(hit, place, reach, cue, topic)

@@ -3,7 +3,7 @@
 A rule is a topic and a cue within one sentence. Groups of words that many rules need stand in `lexicon.yaml` under
 a name, and `@name` puts one in. Invariants: what is misspelt, unknown, empty or said twice stops the loading; the
 hash of a ruleset changes with everything that can change a finding. Left out: what negation and hedging do
-(`engine.py`).
+(`engine.py`), and the lexicon of the general layer (`general_rules.py`), which is only called here.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from typing import Any, Final, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from adapters.scanner import general_rules
+from adapters.scanner.general_rules import CompiledGeneral, CuesFile, GeneralTexts, TopicsFile
 from adapters.scanner.language import Language
 from adapters.scanner.words import BadPhrase, PhraseFinder
 
@@ -81,7 +83,7 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
 
 
-_Model = TypeVar("_Model", bound=_Strict)
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 class _Phrases(_Strict):
@@ -165,6 +167,7 @@ class CompiledLanguage:
     modifiers: Mapping[int, Modifier]
     rules: Sequence[CompiledRule]
     rules_by_cue: Mapping[int, Sequence[int]]
+    general: CompiledGeneral
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +177,7 @@ class Ruleset:
     hash: str
     rules: Sequence[Rule]
     compiled: Mapping[Language, CompiledLanguage]
+    general_texts: GeneralTexts
 
 
 @cache
@@ -196,10 +200,23 @@ def load_rules(folder: Path) -> Ruleset:
     if repeated := [name for name, count in ids.items() if count > 1]:
         raise InvalidRules(f"Two rules have the id {', '.join(repeated)}.")
     rules = [(_rule(raw, file.category), raw) for file in files for raw in file.rules]
-    content = [lexicon.model_dump(mode="json"), [file.model_dump(mode="json") for file in files]]
+    cues, topics = _read_general(folder / general_rules.FOLDER)
+    content = [one.model_dump(mode="json") for one in (lexicon, *files, *cues.values(), *topics)]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=True).encode()).hexdigest()[:16]
-    compiled = {language: _compile(language, lexicon, rules) for language in Language}
-    return Ruleset(digest, tuple(rule for rule, _ in rules), compiled)
+    compiled = {language: _compile(language, lexicon, rules, (cues[language], topics)) for language in Language}
+    return Ruleset(digest, tuple(rule for rule, _ in rules), compiled, general_rules.texts_of(cues, topics))
+
+
+def _read_general(folder: Path) -> tuple[dict[Language, CuesFile], list[TopicsFile]]:
+    cues = {language: _read(folder / f"cues.{language.value}.yaml", CuesFile) for language in Language}
+    topics = [_read(folder / f"{category.value}.yaml", TopicsFile) for category in Category]
+    for name, said in [
+        *((f"cues.{language.value}", file.language is language) for language, file in cues.items()),
+        *((category.value, file.category == category) for category, file in zip(Category, topics, strict=True)),
+    ]:
+        if not said:
+            raise InvalidRules(f"{general_rules.FOLDER}/{name}.yaml says that it is another one.")
+    return cues, topics
 
 
 def _read(path: Path, model: type[_Model]) -> _Model:
@@ -232,7 +249,12 @@ def _rule(raw: _RuleInFile, category: Category) -> Rule:
     )
 
 
-def _compile(language: Language, lexicon: _LexiconFile, rules: Iterable[tuple[Rule, _RuleInFile]]) -> CompiledLanguage:
+def _compile(
+    language: Language,
+    lexicon: _LexiconFile,
+    rules: Iterable[tuple[Rule, _RuleInFile]],
+    general: tuple[CuesFile, Sequence[TopicsFile]],
+) -> CompiledLanguage:
     numbers: dict[str, int] = {}
     groups: dict[int, Sequence[str]] = {}
 
@@ -269,7 +291,8 @@ def _compile(language: Language, lexicon: _LexiconFile, rules: Iterable[tuple[Ru
         for cue in cues:
             by_cue.setdefault(cue, []).append(len(compiled))
         compiled.append(CompiledRule(rule, topics, cues))
+    layer = general_rules.compile_general(*general, number_of)
     try:
-        return CompiledLanguage(PhraseFinder(groups), modifiers, compiled, by_cue)
+        return CompiledLanguage(PhraseFinder(groups), modifiers, compiled, by_cue, layer)
     except BadPhrase as error:
         raise InvalidRules(str(error)) from error

@@ -51,6 +51,8 @@ class _Step(NamedTuple):
 
 _Before: TypeAlias = tuple[str, bool, int]
 _Phrase: TypeAlias = tuple[int, tuple[_Before, ...]]
+_Ending: TypeAlias = tuple[list[_Phrase], dict[str, list[_Phrase]]]
+"""The phrases that end with a word: those to be tried, and those to be tried only after a certain word."""
 
 
 class BadPhrase(ValueError):
@@ -84,18 +86,39 @@ class PhraseFinder:
         """Every group and hit, by the position of the last word."""
         hits: list[tuple[int, Hit]] = []
         look_up = self._ending_with
+        previous = ""
         for position, form in enumerate(forms):
-            for group, before in look_up(form):
+            ending = look_up(form)
+            if ending is None:
+                previous = form
+                continue
+            any_before, by_previous = ending
+            for group, before in any_before:
                 first = _first_word(before, forms, position) if before else position
                 if first is not None:
                     hits.append((group, (first, position)))
+            for group, before in by_previous.get(previous, ()):
+                first = _first_word(before, forms, position - 1)
+                if first is not None:
+                    hits.append((group, (first, position)))
+            previous = form
         return hits
 
-    def _look_up(self, form: str) -> tuple[_Phrase, ...]:
+    def _look_up(self, form: str) -> _Ending | None:
         found = list(self._exact.get(form, ()))
         for length in range(_MIN_STEM, min(len(form), _MAX_STEM) + 1):
             found += self._stems.get(form[:length], ())
-        return tuple(found)
+        if not found:
+            return None
+        any_before: list[_Phrase] = []
+        by_previous: dict[str, list[_Phrase]] = {}
+        for group, before in found:
+            # Hundreds of phrases end with "the"; most say exactly which word must come before it.
+            if before and not before[0][1] and before[0][2] == 1:
+                by_previous.setdefault(before[0][0], []).append((group, before[1:]))
+            else:
+                any_before.append((group, before))
+        return any_before, by_previous
 
 
 def _first_word(before: tuple[_Before, ...], forms: Sequence[str], position: int) -> int | None:
