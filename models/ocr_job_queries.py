@@ -179,7 +179,7 @@ async def search(
 
     The query is what people type (websearch_to_tsquery): words, "phrases", or, -not; case and accents do not matter.
     """
-    found, values = _found(actor, query)
+    hits, values = found(actor, query)
     conditions, order = keyset.between(
         "rank, id",
         "${}::float8, ${}::uuid",
@@ -192,15 +192,15 @@ async def search(
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
     values.append(limit)
     return await database.rows(
-        f"SELECT id, job_id, number, rank FROM ({found}) AS found {where} ORDER BY {order} LIMIT ${len(values)}",
+        f"SELECT id, job_id, number, rank FROM ({hits}) AS found {where} ORDER BY {order} LIMIT ${len(values)}",
         *values,
     )
 
 
 async def count_found(actor: Actor, query: str) -> int:
     """How many there are in all."""
-    found, values = _found(actor, query)
-    return int(await database.value(f"SELECT count(*) FROM ({found}) AS found", *values))
+    hits, values = found(actor, query)
+    return int(await database.value(f"SELECT count(*) FROM ({hits}) AS found", *values))
 
 
 async def texts(page_ids: Sequence[UUID]) -> dict[UUID, str]:
@@ -209,7 +209,8 @@ async def texts(page_ids: Sequence[UUID]) -> dict[UUID, str]:
     return {row["id"]: row["text"] for row in found}
 
 
-def _found(actor: Actor, query: str) -> tuple[str, list[Any]]:
+def found(actor: Actor, query: str) -> tuple[str, list[Any]]:
+    """The statement that finds pages, and its parameters."""
     values: list[Any] = [query]
     where = "p.search_words @@ websearch_to_tsquery('simple', search_form($1))"
     if not actor.is_admin:
