@@ -28,7 +28,7 @@ import settings as settings_module
 from adapters import embedded, garbage
 from adapters.addresses import host_and_port
 from adapters.cancellation import first_error
-from adapters.embedded import children, supervisor
+from adapters.embedded import children, greetings, supervisor
 from errors import SwitchyardError
 from settings import Settings, SettingsError, load
 
@@ -149,7 +149,7 @@ async def _run_everything(options: argparse.Namespace, programs: list[supervisor
         practice_url = None if options.no_practice_site else offer_practice_site()
         settings = load()
         password = await _prepare_database(settings, options.admin_email)
-        greeting = _greeting(settings, options.admin_email, password, practice_url)
+        greeting = greetings.greeting(settings, options.admin_email, password, practice_url)
         starts = {"The API": ["cli.py", "api"], "The worker": ["cli.py", "worker"]}
         if scanner_port is not None:
             starts["The risk scanner"] = ["cli.py", "ai-service", "--listen", f"127.0.0.1:{scanner_port}"]
@@ -268,28 +268,6 @@ def offer_practice_site() -> str | None:
 def _allow(variable: str, host: str) -> None:
     allowed = os.environ.get(variable)
     os.environ[variable] = f"{allowed},{host}" if allowed else host
-
-
-def _greeting(settings: Settings, admin_email: str, password: str | None, practice_url: str | None) -> str:
-    lines = [
-        "",
-        "  Switchyard is ready.",
-        "",
-        f"    Address        {settings.base_url}",
-        f"    GraphiQL       {settings.base_url}/graphql",
-    ]
-    if password:
-        lines += [
-            f"    Administrator  {admin_email}",
-            f"    Password       {password}   (shown only this once)",
-        ]
-    if practice_url:
-        lines.append(f"    Practice site  {practice_url}   (small, to crawl first)")
-        if practice_url.removeprefix("http://") in settings.build_allowed_hosts:
-            lines.append(f"    Repository     {practice_url}/git/garden   (small, to deploy first)")
-    lines.append(f"    Sites          {settings.site_url('<project>')}/")
-    lines += [f"    Data           {settings.data_dir}", "", "  Ctrl-C stops everything.", ""]
-    return "\n".join(lines)
 
 
 async def _together(starts: Sequence[Callable[[], Awaitable[None]]]) -> None:

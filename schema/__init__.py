@@ -39,6 +39,7 @@ from schema.projects import ProjectsQuery
 from schema.runs import JobRun, RunsMutation, RunsQuery
 from schema.scalars import SCALARS
 from schema.scan_commands import ScansMutation
+from schema.scan_reports import ScanReportsQuery
 from schema.scans import Scan, ScansQuery
 from schema.second_factor import SecondFactorMutation
 from schema.sign_in import SignInMutation
@@ -62,6 +63,7 @@ _QUERIES: tuple[type, ...] = (
     DetectionQuery,
     DeploymentsQuery,
     ScansQuery,
+    ScanReportsQuery,
     OcrJobsQuery,
     GithubQuery,
     WebhooksQuery,

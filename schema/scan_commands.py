@@ -13,16 +13,22 @@ from resolvers import risk_triage, scans
 from schema.context import Context
 from schema.permissions import requires
 from schema.scans import Scan, ScanRisk, load_scan, risk_of
+from schema.uploads import Upload, UploadedFile
 
 Info = strawberry.Info[Context, None]
 
 
-@strawberry.input(description="What to scan: exactly one of `text` and `mediaId`.")
+@strawberry.input(description="What to scan: exactly one of `text`, `mediaId` and `upload`.")
 class SubmitScanInput:
     """A new scan."""
 
     text: str | None = strawberry.field(default=None, description="A text of at most 1,000,000 bytes in UTF-8.")
     media_id: strawberry.ID | None = strawberry.field(default=None, description="A PDF among your media.")
+    upload: Upload | None = strawberry.field(
+        default=None,
+        description="A file: text, Markdown, CSV, HTML or PDF; Word documents where a service reads them. What it is, "
+        "its content says. Stored with the scan and deleted with it.",
+    )
     filename: str | None = strawberry.field(
         default=None,
         description="The document's name. Decisions about risks are carried to later scans of the same name; of a "
@@ -96,11 +102,12 @@ class ScansMutation:
         self, info: Info, input: Annotated[SubmitScanInput, strawberry.argument(description="What to scan.")]
     ) -> ScanPayload:
         """A new scan."""
+        upload: UploadedFile | None = input.upload
         scan_id = await scans.submit(
             info.context.actor,
             text=input.text,
             media_id=input.media_id,
-            upload=None,
+            upload=upload,
             filename=input.filename,
             force_llm=input.force_llm,
             idempotency_key=input.idempotency_key,

@@ -1,6 +1,7 @@
 """Risk scans as clients see them: an execution with the risks that were found, and what was decided about those.
 
-Commands are in `schema/scan_commands.py`; what may be scanned and who may see it is decided in `resolvers/`.
+Commands are in `schema/scan_commands.py`, comparisons and files in `schema/scan_reports.py`; what may be scanned and
+who may see it is decided in `resolvers/`.
 """
 
 from __future__ import annotations
@@ -21,9 +22,7 @@ from models.executions import ExecutionStatus
 from models.ids import Prefix, encode_id
 from models.permissions import Permission
 from models.scans import KIND, RiskSeverity, ScanSource, SeveritySource, TriageState
-from resolvers import access, scan_exports, scans, texts
-from resolvers.scan_exports import ExportFormat
-from resolvers.scans import ComparedRisk, RiskChange
+from resolvers import access, scans, texts
 from schema.context import Context
 from schema.enums import publish
 from schema.executions import Execution, common, register_kind
@@ -70,20 +69,6 @@ publish(
     ACCEPTED="It is known and stays.",
     MITIGATED="Something was done about it.",
     FALSE_POSITIVE="It is no risk.",
-)
-publish(
-    RiskChange,
-    "What became of a risk between two scans.",
-    NEW="Only the later scan has it.",
-    UNCHANGED="Both have it.",
-    ABSENT="Only the earlier scan has it.",
-)
-publish(
-    ExportFormat,
-    "The form of an exported scan.",
-    JSON="Everything, as JSON.",
-    CSV="A table for spreadsheets, a row for each risk.",
-    SARIF="SARIF 2.1.0, for tools that collect findings.",
 )
 
 
@@ -237,7 +222,7 @@ class Scan(Execution, Node):
         offset: Offset = 0,
     ) -> list[ScanRisk]:
         """Loaded for all scans of the answer at once."""
-        size, skipped = _bounds(first, offset)
+        size, skipped = bounds(first, offset)
         wanted = filter or RiskFilter()
         loader = _RiskLoader(
             None if wanted.severity is None else tuple(each.value for each in wanted.severity),
@@ -254,64 +239,6 @@ class Scan(Execution, Node):
         """Loaded for all scans of the answer at once."""
         rows: list[Row] = await info.context.load(_load_summaries, self.row["id"])
         return _summary(rows)
-
-
-@strawberry.type(description="A risk in the comparison of two scans.")
-class RiskComparison:
-    """A risk and what became of it."""
-
-    change: RiskChange = strawberry.field(description="What became of it.")
-    risk: ScanRisk = strawberry.field(description="The risk: of the later scan unless it is ABSENT there.")
-    before: ScanRisk | None = strawberry.field(description="The same risk in the earlier scan.")
-
-
-@strawberry.type(description="How many risks became what.")
-class ChangeCount:
-    """A number."""
-
-    change: RiskChange = strawberry.field(description="What became of them.")
-    count: int = strawberry.field(description="How many.")
-
-
-@strawberry.type(description="Two scans, held against each other.")
-class ScanComparison:
-    """A comparison."""
-
-    base: Scan = strawberry.field(description="The earlier scan.")
-    head: Scan = strawberry.field(description="The later scan.")
-    same_document: bool = strawberry.field(description="Whether both read the same document, by name or medium.")
-    counts: list[ChangeCount] = strawberry.field(description="All risks in numbers, zeros too.")
-    compared: strawberry.Private[list[ComparedRisk]]
-
-    @strawberry.field(description="The risks of the later scan, worst first, then those that it has no more.")
-    def entries(
-        self,
-        change: Annotated[
-            list[RiskChange] | None, strawberry.argument(description="Only these; all when left out.")
-        ] = None,
-        first: FirstRisks = DEFAULT_RISKS,
-        offset: Offset = 0,
-    ) -> list[RiskComparison]:
-        """From what was compared."""
-        size, skipped = _bounds(first, offset)
-        chosen = [each for each in self.compared if change is None or each.change in change][skipped : skipped + size]
-        return [
-            RiskComparison(
-                change=each.change,
-                risk=risk_of(each.risk),
-                before=None if each.before is None else risk_of(each.before),
-            )
-            for each in chosen
-        ]
-
-
-@strawberry.type(description="A scan as a file.")
-class ScanExport:
-    """A file as text."""
-
-    filename: str = strawberry.field(description="A name for the file.")
-    content_type: str = strawberry.field(description="Its media type.")
-    content: str = strawberry.field(description="Its content, to be stored as UTF-8.")
 
 
 @strawberry.input(description="Which scans.")
@@ -371,42 +298,6 @@ class ScansQuery:
     ) -> Scan | None:
         """One scan."""
         return scan_of(await access.scan(info.context.actor, id, to=Permission.SCAN_READ), info.context)
-
-    @strawberry.field(
-        description="What became of the risks from one scan to a later one, by fingerprint. CONFLICT unless both "
-        "succeeded.",
-        extensions=[requires(Permission.SCAN_READ)],
-    )
-    async def compare_scans(
-        self,
-        info: Info,
-        base: Annotated[strawberry.ID, strawberry.argument(description="The earlier scan.")],
-        head: Annotated[strawberry.ID, strawberry.argument(description="The later scan, of the same owner.")],
-    ) -> ScanComparison:
-        """Two scans."""
-        context = info.context
-        earlier, later, entries = await scans.compare(context.actor, base, head)
-        return ScanComparison(
-            base=scan_of(earlier, context),
-            head=scan_of(later, context),
-            same_document=earlier["document_key"] == later["document_key"],
-            counts=[ChangeCount(change=change, count=count) for change, count in scans.counted(entries).items()],
-            compared=entries,
-        )
-
-    @strawberry.field(
-        description="A scan as a file: JSON, a table, or SARIF 2.1.0. CONFLICT unless it succeeded.",
-        extensions=[requires(Permission.SCAN_READ)],
-    )
-    async def export_scan(
-        self,
-        info: Info,
-        id: Annotated[strawberry.ID, strawberry.argument(description="The scan.")],
-        format: Annotated[ExportFormat, strawberry.argument(description="The form.")],
-    ) -> ScanExport:
-        """A file."""
-        made = await scan_exports.export(info.context.actor, id, format)
-        return ScanExport(filename=made.filename, content_type=made.content_type, content=made.content)
 
 
 @register_kind(KIND)
@@ -476,7 +367,8 @@ async def _load_summaries(_context: Context, scan_ids: list[UUID]) -> Sequence[l
     return [found[scan_id] for scan_id in scan_ids]
 
 
-def _bounds(first: int, offset: int) -> tuple[int, int]:
+def bounds(first: int, offset: int) -> tuple[int, int]:
+    """Both, if they are within their limits; raises ValidationFailed."""
     return texts.within(first, 1, MAX_PAGE, path=["first"]), texts.within(offset, 0, 2**31 - 1, path=["offset"])
 
 

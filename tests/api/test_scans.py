@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from adapters import storage
 from errors import PayloadTooLarge, ValidationFailed
 from models.executions import ExecutionStatus
 from models.ids import Prefix, encode_id
@@ -26,7 +27,7 @@ from resolvers.scan_inputs import MAX_TEXT_BYTES, document_key_of
 from tests.conftest import ApiServer
 from tests.factories import NOBODYS_ID, Person, new_user
 from tests.harness.ai_server import DELAY
-from tests.harness.client import GraphQLClient
+from tests.harness.client import GraphQLClient, bearer
 from tests.harness.scans import (
     CANCEL,
     COMPARE,
@@ -35,6 +36,8 @@ from tests.harness.scans import (
     LIST,
     NODES,
     ONE,
+    RISK,
+    SCAN,
     SUBMIT,
     TRIAGE,
     Lab,
@@ -262,6 +265,34 @@ async def test_a_file_without_a_scan_does_not_stay(lab: Lab, person: Person) -> 
         await lab.upload(person, b"three", "three.txt")
     assert await lab.state() == before
     assert await lab.objects(f"scans/{uuid_in(again)}") == [scans.object_key(uuid_in(again))]
+
+
+async def test_a_file_comes_with_the_operation(lab: Lab, person: Person) -> None:
+    async def send(content: bytes, filename: str, **fields: Any) -> dict[str, Any]:
+        operations = {"query": SUBMIT + SCAN + RISK, "variables": {"input": {"upload": None, **fields}}}
+        answer = await lab.client.http.post(
+            lab.client.url,
+            files={
+                "operations": (None, json.dumps(operations)),
+                "map": (None, json.dumps({"0": ["variables.input.upload"]})),
+                "0": (filename, content, "application/x-anything"),
+            },
+            headers={**bearer(person.token), "X-Requested-With": "tests"},
+        )
+        body: dict[str, Any] = answer.json()
+        return body
+
+    content = pdf_of(DELAY)
+    scan = (await send(content, "Plan.pdf"))["data"]["it"]["scan"]
+    assert (scan["filename"], scan["contentType"], scan["size"]) == ("Plan.pdf", "application/pdf", len(content))
+    [key] = await lab.objects(f"scans/{uuid_in(scan['id'])}")
+    assert b"".join([chunk async for chunk in storage.current().get(key)]) == content
+    before = await lab.state()
+    both = await send(content, "Plan.pdf", text=DELAY)
+    assert both["errors"][0]["extensions"]["details"]["path"] == ["input", "upload"]
+    picture = await send(b"\x89PNG\r\n\x1a\n\0", "plan.pdf")
+    assert picture["errors"][0]["extensions"]["code"] == "VALIDATION_ERROR"
+    assert await lab.state() == before
 
 
 async def test_names_that_look_like_paths_are_none(lab: Lab, person: Person) -> None:

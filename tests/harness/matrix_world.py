@@ -413,8 +413,19 @@ async def insert_risk(world: World, scan: UUID) -> UUID:
     """End a scan with a risk."""
     hand = await world.desk.claim(scan)
     risk = NewRisk(
-        *("schedule", f"Risk {world.mark}", f"Context {world.mark}", RiskSeverity.HIGH, SeveritySource.RULE),
-        *(None, None, None, None, None, None, secrets.token_hex(32), None),
+        category="schedule",
+        risk=f"Risk {world.mark}",
+        context=f"Context {world.mark}",
+        severity=RiskSeverity.HIGH,
+        severity_source=SeveritySource.RULE,
+        confidence=None,
+        start=None,
+        end=None,
+        page=None,
+        rule=None,
+        cue=None,
+        fingerprint=secrets.token_hex(32),
+        extra=None,
     )
     async with world.db.acquire() as connection, connection.transaction():
         await scan_queries.record(connection, scan, Findings((risk,), ScanSource.MODEL, {}, is_truncated=False))
