@@ -86,7 +86,7 @@ class Reading:
         self._begun = None
         self._has_ended = False
         environment = {
-            "PATH": os.defpath,
+            "PATH": os.environ.get("PATH", os.defpath),  # the program tesseract is wherever its packager put it
             "PYTHONPATH": str(_CHECKOUT),
             "PYTHONDONTWRITEBYTECODE": "1",
             "LANG": "C.UTF-8",

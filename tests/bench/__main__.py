@@ -5,7 +5,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 
-from tests.bench import deployments, enqueue, limits, log_lines, logins, recovery, risk_rules, run_list, sites, start
+from tests.bench import (
+    deployments,
+    enqueue,
+    limits,
+    log_lines,
+    logins,
+    ocr,
+    recovery,
+    risk_rules,
+    run_list,
+    sites,
+    start,
+)
 
 BENCHES = {
     "enqueue": enqueue.main,
@@ -15,6 +27,7 @@ BENCHES = {
     "run_list": run_list.main,
     "recovery": recovery.main,
     "risk_rules": risk_rules.main,
+    "ocr": ocr.main,
     "sites": sites.main,
     "deployments_overhead": deployments.overhead,
     "deployments_push": deployments.push_to_live,
