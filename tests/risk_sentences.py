@@ -7,9 +7,9 @@ rules, and it shows. So there is `BLIND`, `data/risk_sentences_blind.jsonl`, wri
 rule was changed for it: it is the number to quote. Two earlier blind series, `paraphrased` and `reports`, taught
 the rules something, which made them part of `DEV`.
 
-The general layer came later. `GENERAL`, `data/risk_sentences_general.jsonl`, is its dev data, in four series (a to d,
-in the ids) that were each counted once before anything was changed for them. `PROSE`, `data/neutral_prose.jsonl`, is
-text without any risk: recipes, news, products, meetings, code.
+The general layer came later. `GENERAL`, `data/risk_sentences_general.jsonl`, is its dev data, in seven series (a to
+g, in the ids) that were each counted once before anything was changed for them. `PROSE`, `data/neutral_prose.jsonl`,
+is text without any risk: recipes, news, products, meetings, code.
 """
 
 from __future__ import annotations

@@ -329,7 +329,7 @@ def test_a_binary_under_the_name_of_a_text_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "precision", "recall"), [(HELD_OUT, 0.8, 0.9), (BLIND, 0.5, 0.35), (GENERAL, 0.85, 0.75)]
+    ("part", "precision", "recall"), [(HELD_OUT, 0.8, 0.9), (BLIND, 0.55, 0.35), (GENERAL, 0.85, 0.75)]
 )
 def test_rules_stay_as_good_as_they_were_measured(part: str, precision: float, recall: float) -> None:
     scores = score(parts()[part], lambda text: {finding.category.value for finding in findings(text)}, Category)
