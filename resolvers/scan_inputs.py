@@ -19,7 +19,7 @@ from uuid import UUID
 from errors import PayloadTooLarge, ValidationFailed
 from models.media import MediaKind
 from models.permissions import Actor
-from resolvers import media, sessions, texts
+from resolvers import access, media, sessions, texts
 from tasks.scan.text_child import HTML, PDF
 from tasks.scan.texts import CSV, MARKDOWN, PLAIN
 
@@ -119,6 +119,9 @@ async def _medium(actor: Actor, media_id: str, filename: str | None) -> Input:
         row = await media.ready(actor, media_id, kinds=(MediaKind.PDF,))
     except ValidationFailed as error:
         raise ValidationFailed(error.message, path=["input", "mediaId"]) from None
+    if row["owner_id"] != actor.user_id:
+        # A scan is its maker's and tells of the document: an administrator's would carry it out of its owner's hands.
+        raise access.missing()
     _check_size(row["size"], "mediaId")
     return Input(
         f"media:{row['id']}",

@@ -300,11 +300,12 @@ async def test_names_that_look_like_paths_are_none(lab: Lab, person: Person) -> 
     assert scan["filename"] == "passwd"
 
 
-async def test_media_of_others_are_not_scanned(lab: Lab, person: Person, client: GraphQLClient) -> None:
+async def test_media_of_others_are_not_scanned(lab: Lab, person: Person, admin: Person, client: GraphQLClient) -> None:
     other = await new_user(client)
     medium = await lab.medium(other, pdf_of(DELAY))
     for id_ in (medium, encode_id(Prefix.MEDIA, NOBODYS_ID), "nonsense"):
         assert (await lab.refused(person, SUBMIT, input={"mediaId": id_})).code == "NOT_FOUND"
+    assert (await lab.refused(admin, SUBMIT, input={"mediaId": medium})).code == "NOT_FOUND"
     scan = await lab.submit(other, mediaId=medium)
     assert (scan["mediaId"], scan["filename"], scan["contentType"]) == (medium, "plan.pdf", "application/pdf")
     await lab.pool.execute("UPDATE media SET kind = 'IMAGE' WHERE id = $1", uuid_in(medium))

@@ -146,6 +146,7 @@ QUIET_FOR_ADMINISTRATORS: Final[Mapping[Place, str]] = {
 
 OWN_ONLY: Final[Mapping[Place, str]] = {
     ("Mutation.createAccessToken", "input.projectIds"): "a token reaches its owner's projects (decision 0020)",
+    ("Mutation.submitScan", "input.mediaId"): "a scan is its maker's, and tells of what it read (decision 0031)",
 }
 """Arguments where an administrator's rights end at what is their own, besides kinds that are personal."""
 
@@ -262,6 +263,7 @@ NODE_READERS: Final[Mapping[Kind, frozenset[str]]] = {
     worlds.SCAN: MEMBERS | ADMINS,
     worlds.WAITING_SCAN: MEMBERS | ADMINS,
     worlds.RISK: frozenset(),
+    worlds.MEDIUM: MEMBERS | ADMINS,
     worlds.DELIVERY: MEMBERS | ADMINS,
     worlds.NOTIFICATION: frozenset({"owner"}),
     worlds.ITEM: frozenset(),
