@@ -15,6 +15,7 @@ from tests.bench import (
     recovery,
     risk_rules,
     run_list,
+    scans,
     sites,
     start,
 )
@@ -27,6 +28,7 @@ BENCHES = {
     "run_list": run_list.main,
     "recovery": recovery.main,
     "risk_rules": risk_rules.main,
+    "scans": scans.main,
     "ocr": ocr.main,
     "sites": sites.main,
     "deployments_overhead": deployments.overhead,
