@@ -185,7 +185,7 @@ def is_replaced(find: Callable[[], psutil.Process | None], dead: psutil.Process)
 
 async def test_what_dies_is_brought_back(folder: Path, tmp_path: Path) -> None:
     async with running(folder, tmp_path / "output") as run:
-        for command in ("worker", "api"):
+        for command in ("worker", "api", "ai-service"):
             victim = run.program(command)
             assert victim is not None
             victim.kill()
@@ -203,7 +203,7 @@ async def test_what_dies_is_brought_back(folder: Path, tmp_path: Path) -> None:
                 return False
 
         await until(is_ready, seconds=30)
-        for title in ("The worker", "The API", "PostgreSQL"):
+        for title in ("The worker", "The API", "The risk scanner", "PostgreSQL"):
             assert f"{title} ended (SIGKILL); starting it again in 0.5 s" in run.text
         run.process.send_signal(signal.SIGTERM)
         await until(lambda: run.process.poll() is not None, seconds=20)
