@@ -97,6 +97,7 @@ def weigh(
         for category, weight in _readings(compiled, hit, cue, own, topics, clauses):
             # What else a sentence speaks of decides between categories, but makes no risk.
             rank = weight + min(_MAX_OTHER_TOPICS, _OTHER_TOPIC * spoken_of.get(category, 0.0))
+            rank -= compiled.yields[category]
             if weight + extra >= THRESHOLD and rank > best_rank:
                 best, best_rank = Weighed(category, cue.kind, hit, weight + extra), rank
     return best

@@ -135,11 +135,15 @@ class _Name(_Strict):
 
 
 class TopicsFile(_Strict):
-    """`<category>.yaml`: `strong` topics hardly mean anything else, `plain` ones do; `signals` need no topic."""
+    """`<category>.yaml`: `strong` topics hardly mean anything else, `plain` ones do; `signals` need no topic.
+
+    `yields`: how much heavier a reading must be than one of another category to win against it.
+    """
 
     category: str
     name: _Name
     weights: dict[CueKind, float]
+    yields: float = Field(default=0.0, ge=0, le=3)
     strong: _BothLists
     plain: _BothLists
     typical: _BothLists
@@ -165,6 +169,7 @@ class CompiledGeneral:
     topics: Mapping[int, tuple[int, float]]
     listeners: Mapping[Listener, int]
     weights: Sequence[Mapping[CueKind, float]]
+    yields: Sequence[float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +222,7 @@ def compile_general(
         signals=signals,
         topics=topics,
         listeners={one: number_of(f"general {one}", cues.list_of(one)) for one in Listener},
+        yields=[file.yields for file in files],
         weights=[{CueKind.TYPICAL: TYPICAL_WEIGHT, **file.weights} for file in files],
     )
 
