@@ -34,7 +34,7 @@ ENOUGH: Final = 50
 """So many products that have the words as they are written, and nobody looks for those that resemble them."""
 
 _SHORTEST_PREFIX: Final = 2
-_SHORTEST_TYPO: Final = 4
+_SHORTEST_TYPO: Final = 5
 """Shorter words have too few trigrams to say what they were meant to be."""
 
 # Words that say nothing in Spanish or English; they count only when there are no others.
@@ -229,12 +229,13 @@ class Query:
         if not words:
             return
         beyond += f" AND NOT {begins}"
-        places = [f"{self._put(form)}::text" for form, _ in words]
         has_words = f"p.search_words @@ {self._put(' & '.join(f'({query})' for _, query in words))}::text::tsquery"
-        in_name = " + ".join(f"(strpos(p.search_name, {place}) > 0)::int" for place in places)
+        singulars = [f"{self._put(_singular(form))}::text" for form, _ in words]
+        in_name = " + ".join(f"(strpos(p.search_name, {singular}) > 0)::int" for singular in singulars)
         self._tiers.append((f"{has_words} AND {beyond}", f"2000000 + 1000 * ({in_name}) + {shorter}"))
         if not any(_may_be_misspelt(form) for form, _ in words):
             return
+        places = [f"{self._put(form)}::text" for form, _ in words]
         alike = " AND ".join(
             f"{place} <% p.search_name"
             if _may_be_misspelt(form)
@@ -265,6 +266,11 @@ def _words(text: str) -> list[str]:
     )
     words = list(dict.fromkeys(_WORD_CHARACTERS.findall(plain)))
     return ([word for word in words if word not in _EMPTY_WORDS] or words)[:MAX_WORDS]
+
+
+def _singular(word: str) -> str:
+    """A word without what most plurals end with: names that have it in either number are above descriptions."""
+    return re.sub("(?<=...)e?s$", "", word)
 
 
 def _may_be_misspelt(word: str) -> bool:

@@ -197,6 +197,8 @@ async def _write(work: _Work, chunk: Sequence[tuple[CsvLine, dict[str, Any] | Va
         work.used.update({("id", str(product_id)): number for product_id in holders})
         before = columns_of(next(iter(holders.values()))) if holders else {**product_queries.EMPTY, "id": new_id()}
         after = merged(before, columns)
+        if after["sku_key"] == before["sku_key"]:
+            after["sku"] = before["sku"]  # found by it, in whatever spelling
         if not _is_wanted(work, number, columns, is_new=not holders) or not _is_complete(work, number, after):
             continue
         if not holders:

@@ -60,7 +60,7 @@ async def refused(client: GraphQLClient, document: str, variables: Mapping[str, 
 
 
 async def one(client: GraphQLClient, product_id: str, person: Person | None = None) -> dict[str, Any]:
-    data = await client.run(ONE, {"id": product_id}, token=person and person.token)
+    data = await client.run(ONE, {"id": product_id}, token=person.token if person else None)
     product: dict[str, Any] = data["product"]
     return product
 
