@@ -20,6 +20,7 @@ from models import (
     execution_rows,
     identity_queries,
     job_queries,
+    media_queries,
     notification_queries,
     product_queries,
     project_queries,
@@ -164,6 +165,16 @@ async def risk(actor: Actor, id_text: str, *, to: Permission) -> Row:
     """A risk of a scan that the actor may see."""
     risk_id = uuid_of(id_text, Prefix.RISK)
     row = (await scan_queries.find_risks([risk_id])).get(risk_id)
+    if row is None or not sees_work(actor, row["owner_id"], None):
+        raise missing()
+    allow(actor, to)
+    return row
+
+
+async def medium(actor: Actor, id_text: str, *, to: Permission) -> Row:
+    """A medium that the actor may see."""
+    media_id = uuid_of(id_text, Prefix.MEDIA)
+    row = (await media_queries.find([media_id])).get(media_id)
     if row is None or not sees_work(actor, row["owner_id"], None):
         raise missing()
     allow(actor, to)

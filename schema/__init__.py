@@ -25,6 +25,7 @@ from schema.executions import ExecutionsSubscription
 from schema.github import GithubMutation, GithubQuery
 from schema.job_commands import JobsMutation
 from schema.jobs import JobsQuery
+from schema.media import MediaMutation, MediaQuery
 from schema.node import NodeQuery
 from schema.notifications import NotificationsMutation, NotificationsQuery, NotificationsSubscription
 from schema.oauth_sign_in import OAuthSignInMutation, OAuthSignInQuery
@@ -62,6 +63,7 @@ _QUERIES: tuple[type, ...] = (
     ProjectsQuery,
     DetectionQuery,
     DeploymentsQuery,
+    MediaQuery,
     ScansQuery,
     ScanReportsQuery,
     OcrJobsQuery,
@@ -83,6 +85,7 @@ _MUTATIONS: tuple[type, ...] = (
     RunsMutation,
     ProjectsMutation,
     DeploymentsMutation,
+    MediaMutation,
     ScansMutation,
     OcrJobsMutation,
     GithubMutation,

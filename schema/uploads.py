@@ -110,7 +110,7 @@ class UploadDesk:
         self.max_file_bytes = max(SMALL_FILE_BYTES, settings.scan_max_megabytes * 2**20)
         self.max_text_bytes = settings.max_body_bytes
         self.patience_seconds = settings.body_timeout_seconds
-        self._folder = settings.data_dir / "uploads"
+        self._folder = (settings.data_dir / "uploads").absolute()
         self._schema = schema
         self._present = 0
 

@@ -29,6 +29,7 @@ from tasks import (
     github_hooks,
     github_reports,
     mail,
+    media_upkeep,
     outbox,
     queue,
     sweeper,
@@ -66,6 +67,7 @@ def shipped_handlers(settings: Settings, storage: Storage, pool: asyncpg.Pool) -
         github_reports.TOPIC: github_reports.reporting(settings, pool),
         github_hooks.TOPIC: github_hooks.keeping_hooks(settings, pool),
         upkeep.GARBAGE_TOPIC: partial(upkeep.collect, pool, storage),
+        media_upkeep.TOPIC: partial(media_upkeep.remove, pool, storage),
         upkeep.REMOVAL_TOPIC: partial(upkeep.remove, storage),
     }
 
@@ -96,6 +98,7 @@ async def run(
             helpers = [group.create_task(sweeper.run(settings, pool, storage), name="sweeper")]
             helpers.append(group.create_task(outbox.run(pool, tellers), name="outbox"))
             helpers.append(group.create_task(upkeep.sweep(pool, storage), name="site-sweep"))
+            helpers.append(group.create_task(media_upkeep.sweep(pool, storage), name="media-sweep"))
             helpers += [
                 group.create_task(doorman.answer(settings, engine, kind), name=f"doorman-{kind}") for kind in offered
             ]
