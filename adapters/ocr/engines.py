@@ -155,18 +155,25 @@ class TesseractProgram:
 
     def read(self, image: Image.Image, *, dpi: int, seconds: float) -> Sight:
         """See Engine."""
-        options = ["-l", self._languages, "--psm", str(SINGLE_COLUMN), "--dpi", str(dpi), "tsv"]
-        return self._sight(self._run(image, options, seconds))
+        # By its variable: `tsv`, the file that sets it, is not in a folder of ours.
+        table = ["-c", "tessedit_create_tsv=1"]
+        options = ["-l", self._languages, "--psm", str(SINGLE_COLUMN), "--dpi", str(dpi), *table]
+        code, out, stray = self._run(image, options, seconds)
+        if code:
+            raise RuntimeError(f"tesseract ended with code {code}: {stray[-200:]}")
+        return self._sight(out)
 
     def turned(self, image: Image.Image, *, seconds: float) -> int:
         """See Engine."""
-        for line in self._run(image, ["--psm", str(ORIENTATION_ONLY)], seconds).splitlines():
+        # A page with too few letters to tell is an error to the program, as is missing data: both are unknown here.
+        _, out, _ = self._run(image, ["--psm", str(ORIENTATION_ONLY)], seconds)
+        for line in out.splitlines():
             name, _, value = line.partition(":")
             if name == "Orientation in degrees" and value.strip().isdigit():
                 return int(value) % 360
         return 0
 
-    def _run(self, image: Image.Image, options: Sequence[str], seconds: float) -> str:
+    def _run(self, image: Image.Image, options: Sequence[str], seconds: float) -> tuple[int, str, str]:
         picture = io.BytesIO()
         image.save(picture, "PPM")
         try:
@@ -179,7 +186,7 @@ class TesseractProgram:
             )
         except subprocess.TimeoutExpired:
             raise TookTooLong from None
-        return done.stdout.decode("utf-8", "replace")
+        return done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace").strip()
 
     @staticmethod
     def _sight(table: str) -> Sight:

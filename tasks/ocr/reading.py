@@ -38,6 +38,8 @@ MAX_LOSSES_IN_A_ROW: Final = 5
 WATCH_SLACK_SECONDS: Final = 30.0
 MAX_STRAY_BYTES: Final = 4_000
 OPEN_FILES: Final = 64
+_MORE_PROGRAMS: Final = ("/usr/local/bin", "/opt/homebrew/bin", "/opt/local/bin")
+"""Where packagers put `tesseract` on systems without the library."""
 _CHECKOUT: Final = Path(__file__).resolve().parents[2]
 _BROKEN_BY_MEMORY: Final = frozenset({signal.SIGABRT, signal.SIGKILL, signal.SIGTRAP, signal.SIGILL, signal.SIGBUS})
 """How decoders end that get no memory: they stop where they are, or the kernel stops them."""
@@ -86,7 +88,7 @@ class Reading:
         self._begun = None
         self._has_ended = False
         environment = {
-            "PATH": os.environ.get("PATH", os.defpath),  # the program tesseract is wherever its packager put it
+            "PATH": os.pathsep.join((os.defpath, *_MORE_PROGRAMS)),
             "PYTHONPATH": str(_CHECKOUT),
             "PYTHONDONTWRITEBYTECODE": "1",
             "LANG": "C.UTF-8",

@@ -67,7 +67,7 @@ def _speed(readers: Readers, folder: Path) -> None:
     took = {"reader": [0.0] * 3, "plain": [0.0] * 3}
     for turn in range(3):
         started = time.perf_counter()
-        both = [readers.start(file.read_bytes(), is_pdf=False) for _ in range(2)]
+        both = [readers.start(file.read_bytes(), is_pdf=False, stdout=subprocess.DEVNULL) for _ in range(2)]
         for process, start in both:
             assert process.stdin is not None
             process.stdin.write(start)

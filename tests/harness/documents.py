@@ -140,7 +140,7 @@ class ReadingRoom:
             found: dict[str, Any] = await self.run(person, ONE, id=job_id)
             return found if found["status"] in FINAL else None
 
-        return await eventually(final, within, what=f"the end of {job_id}")  # type: ignore[no-any-return]
+        return await eventually(final, within, what=f"the end of {job_id}")
 
     async def pages(
         self, person: Person, job_id: str, *, words: int = 1_000, first: int = 4, **page: Any
@@ -161,7 +161,7 @@ class ReadingRoom:
             found = await self.stored(job_id)
             return found if len(found) >= count else None
 
-        return await eventually(enough, within, what=f"{count} pages of {job_id}")  # type: ignore[no-any-return]
+        return await eventually(enough, within, what=f"{count} pages of {job_id}")
 
     async def messages(self, person: Person, job_id: str) -> list[str]:
         """The lines of a reading's log."""

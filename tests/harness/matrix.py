@@ -47,6 +47,8 @@ ID_ARGUMENTS: Final[Mapping[Place, tuple[Kind, ...]]] = {
     ("Query.deployments", "filter.projectId"): (worlds.PROJECT,),
     ("Query.deployment", "id"): (worlds.DEPLOYMENT, worlds.WAITING_DEPLOYMENT),
     ("Query.scans", "filter.mediaId"): (worlds.MEDIUM,),
+    ("Query.ocrJobs", "filter.mediaId"): (worlds.MEDIUM,),
+    ("Query.ocrJob", "id"): (worlds.OCR_JOB, worlds.WAITING_OCR_JOB),
     ("Query.scan", "id"): (worlds.SCAN, worlds.WAITING_SCAN),
     ("Query.compareScans", "base"): (worlds.SCAN,),
     ("Query.compareScans", "head"): (worlds.SCAN,),
@@ -84,14 +86,19 @@ ID_ARGUMENTS: Final[Mapping[Place, tuple[Kind, ...]]] = {
     ("Mutation.promoteDeployment", "input.id"): (worlds.DEPLOYMENT,),
     ("Mutation.deleteDeployment", "input.id"): (worlds.DEPLOYMENT,),
     ("Mutation.submitScan", "input.mediaId"): (worlds.MEDIUM,),
+    ("Mutation.enqueueOcr", "input.mediaId"): (worlds.MEDIUM,),
+    ("Mutation.enqueueOcrBatch", "input.mediaIds"): (worlds.MEDIUM,),
+    ("Mutation.cancelOcrJob", "input.id"): (worlds.WAITING_OCR_JOB,),
+    ("Mutation.deleteOcrJob", "input.id"): (worlds.OCR_JOB,),
     ("Mutation.cancelScan", "input.id"): (worlds.WAITING_SCAN,),
     ("Mutation.deleteScan", "input.id"): (worlds.SCAN,),
     ("Mutation.triageRisk", "input.riskId"): (worlds.RISK,),
     ("Mutation.replayDelivery", "input.id"): (worlds.DELIVERY,),
     ("Mutation.markNotificationsRead", "input.ids"): (worlds.NOTIFICATION,),
-    ("Subscription.logs", "executionId"): (worlds.RUN, worlds.SCAN, worlds.DEPLOYMENT),
+    ("Subscription.logs", "executionId"): (worlds.RUN, worlds.SCAN, worlds.OCR_JOB, worlds.DEPLOYMENT),
     ("Subscription.execution", "id"): (
         worlds.SCAN,
+        worlds.OCR_JOB,
         worlds.RUN,
         worlds.WAITING_RUN,
         worlds.DEPLOYMENT,
@@ -101,7 +108,10 @@ ID_ARGUMENTS: Final[Mapping[Place, tuple[Kind, ...]]] = {
 }
 """What each id argument takes."""
 
-NOT_IDS: Final[Mapping[str, str]] = {"AuditEventFilter.requestId": "a request, which is no object"}
+NOT_IDS: Final[Mapping[str, str]] = {
+    "AuditEventFilter.requestId": "a request, which is no object",
+    "OcrJobFilter.batchId": "a batch, which is no object",
+}
 """Arguments that are called like ids and name nothing of ours, and why."""
 
 PUBLIC: Final[Mapping[str, str]] = {
@@ -126,6 +136,7 @@ QUIET: Final[Mapping[Place, str]] = {
     ("Query.jobRuns", "filter.jobId"): "a condition on my runs: none fits another's job",
     ("Query.jobRuns", "filter.toolId"): "a condition, as in `jobs`",
     ("Query.deployments", "filter.projectId"): "a condition on my deployments: none fits another's project",
+    ("Query.ocrJobs", "filter.mediaId"): "a condition on my documents: none is of another's medium",
     ("Query.scans", "filter.mediaId"): "a condition on my scans: none is of another's medium",
     ("Query.auditEvents", "filter.actorId"): "a condition on the events that concern me",
     ("Query.auditEvents", "filter.targetId"): "a condition on the events that concern me",
@@ -237,6 +248,7 @@ SAMPLES: Final[Mapping[Place, Any]] = {
     ("StartOAuthInput", "redirectTo"): f"{APP}/back",
     ("Query.detectFramework", "repository"): "https://127.0.0.1/team/site.git",
     ("Query.githubBranches", "repository"): "team/site",
+    ("Query.documents", "search"): "text",
 }
 """Values of arguments for a person: those that must be valid, and optional ones without which nothing is asked."""
 
@@ -262,6 +274,9 @@ NODE_READERS: Final[Mapping[Kind, frozenset[str]]] = {
     worlds.WAITING_DEPLOYMENT: MEMBERS | ADMINS,
     worlds.SCAN: MEMBERS | ADMINS,
     worlds.WAITING_SCAN: MEMBERS | ADMINS,
+    worlds.OCR_JOB: MEMBERS | ADMINS,
+    worlds.WAITING_OCR_JOB: MEMBERS | ADMINS,
+    worlds.DOCUMENT_PAGE: MEMBERS | ADMINS,
     worlds.RISK: frozenset(),
     worlds.MEDIUM: MEMBERS | ADMINS,
     worlds.DELIVERY: MEMBERS | ADMINS,

@@ -65,6 +65,9 @@ SCAN: Final = Kind(Prefix.SCAN, "ended")
 WAITING_SCAN: Final = Kind(Prefix.SCAN, "waiting")
 RISK: Final = Kind(Prefix.RISK)
 MEDIUM: Final = Kind(Prefix.MEDIA)
+OCR_JOB: Final = Kind(Prefix.OCR_JOB, "ended")
+WAITING_OCR_JOB: Final = Kind(Prefix.OCR_JOB, "waiting")
+DOCUMENT_PAGE: Final = Kind(Prefix.DOCUMENT_PAGE)
 NOTIFICATION: Final = Kind(Prefix.NOTIFICATION, is_personal=True)
 IDENTITY: Final = Kind(Prefix.IDENTITY, is_personal=True)
 ACCESS_TOKEN: Final = Kind(Prefix.ACCESS_TOKEN, is_personal=True)
@@ -313,6 +316,40 @@ async def _medium(world: World) -> UUID:
     return made
 
 
+async def _ocr_job(world: World) -> UUID:
+    job = await _waiting_ocr_job(world)
+    await (await world.desk.claim(job)).finish()
+    return job
+
+
+async def _waiting_ocr_job(world: World) -> UUID:
+    job = new_id()
+    await world.db.execute(
+        """WITH made AS (
+               INSERT INTO executions (id, kind, owner_id, requested_by_id, status, progress, attempt, lost_workers,
+                   max_attempts, timeout_seconds, worked_seconds, queued_at, failure_retryable, log_sequence, log_bytes)
+               VALUES ($1, 'OCR', $2, $2, 'QUEUED', 0, 0, 0, 3, 60, 0, now(), false, 0, 0)
+           )
+           INSERT INTO ocr_jobs (execution_id, filename, languages, force_ocr, pages_read, candidate_count)
+           VALUES ($1, $3, '["eng"]', false, 1, 0)""",
+        job,
+        world.user_id,
+        f"{world.mark}.pdf",
+    )
+    return job
+
+
+async def _document_page(world: World) -> UUID:
+    made: UUID = await world.db.fetchval(
+        """INSERT INTO document_pages (id, job_id, number, source, width, height, rotation, text, words)
+           VALUES ($1, $2, 1, 'OCR', 1, 1, 0, $3, '[]') RETURNING id""",
+        new_id(),
+        await _ocr_job(world),
+        f"Text {world.mark}",
+    )
+    return made
+
+
 async def _notification(world: World) -> UUID:
     deployment = await world.insert_deployment(is_built=True)
     return await insert_notification(world, deployment)
@@ -360,6 +397,9 @@ MAKERS: Final[dict[Kind, Callable[[World], Awaitable[UUID]]]] = {
     WAITING_SCAN: _waiting_scan,
     RISK: _risk,
     MEDIUM: _medium,
+    OCR_JOB: _ocr_job,
+    WAITING_OCR_JOB: _waiting_ocr_job,
+    DOCUMENT_PAGE: _document_page,
     NOTIFICATION: _notification,
     IDENTITY: _identity,
     ACCESS_TOKEN: _access_token,

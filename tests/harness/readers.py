@@ -46,7 +46,9 @@ class Readers:
         self._count = 0
         ocr.gather(folder / "tessdata", self.languages, plain_settings())
 
-    def start(self, content: bytes, *, is_pdf: bool, **fields: Any) -> tuple[subprocess.Popen[bytes], bytes]:
+    def start(
+        self, content: bytes, *, is_pdf: bool, stdout: int = subprocess.PIPE, **fields: Any
+    ) -> tuple[subprocess.Popen[bytes], bytes]:
         """A reader that waits for its start message, and the message."""
         self._count += 1
         file = self._folder / f"document-{self._count}"
@@ -65,7 +67,7 @@ class Readers:
         process = subprocess.Popen(
             [sys.executable, "-m", "adapters.ocr.reader"],
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=subprocess.PIPE,
             cwd=ROOT,
             env={"PYTHONPATH": str(ROOT), "OMP_THREAD_LIMIT": "1", "LANG": "C.UTF-8"},
