@@ -93,7 +93,7 @@ class Running:
 
     def program(self, command: str) -> psutil.Process | None:
         """The child that runs `cli.py <command>`."""
-        return next((member for member in self.look() if command_line(member)[-1:] == [command]), None)
+        return next((member for member in self.look() if command in command_line(member)), None)
 
     def server(self, name: str) -> psutil.Process | None:
         """The database server of that name that is a child of ours."""
