@@ -65,11 +65,14 @@ async def find_slug(slug: str) -> Row | None:
     return await database.row(f"SELECT {COLUMNS} FROM products p WHERE p.slug = $1", slug)
 
 
-async def holders(*, slugs: Sequence[str] = (), sku_keys: Sequence[str] = (), eans: Sequence[str] = ()) -> list[Row]:
-    """The products that have one of these keys."""
+async def holders(
+    *, slugs: Sequence[str] = (), sku_keys: Sequence[str] = (), eans: Sequence[str] = (), locked: bool = False
+) -> list[Row]:
+    """The products that have one of these keys; `locked`, nobody changes them until the transaction ends."""
     return await database.rows(
         f"""SELECT {COLUMNS} FROM products p
-            WHERE p.slug = ANY($1::text[]) OR p.sku_key = ANY($2::text[]) OR p.ean = ANY($3::text[])""",
+            WHERE p.slug = ANY($1::text[]) OR p.sku_key = ANY($2::text[]) OR p.ean = ANY($3::text[])
+            ORDER BY p.id {"FOR NO KEY UPDATE" if locked else ""}""",
         list(slugs),
         list(sku_keys),
         list(eans),

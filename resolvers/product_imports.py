@@ -258,7 +258,10 @@ async def _holders(lines: Sequence[Mapping[str, Any]]) -> dict[tuple[str, Any], 
     """The products that have keys of these lines, by key."""
     wanted = {key: [columns[key] for columns in lines if columns.get(key) is not None] for key in _KEYS}
     found: dict[tuple[str, Any], list[Row]] = {}
-    for row in await product_queries.holders(slugs=wanted["slug"], sku_keys=wanted["sku_key"], eans=wanted["ean"]):
+    # Locked, because all columns are written back, and stock may be adjusted meanwhile.
+    for row in await product_queries.holders(
+        slugs=wanted["slug"], sku_keys=wanted["sku_key"], eans=wanted["ean"], locked=True
+    ):
         for key in _KEYS:
             if row[key] is not None:
                 found.setdefault((key, row[key]), []).append(row)

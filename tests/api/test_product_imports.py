@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models import product_queries
+from models.ids import Prefix, encode_id
 from resolvers import product_csv, product_rules
 from resolvers.product_csv import COLUMNS, CsvDelimiter, DecimalMark
 from tests.factories import Person, new_user
@@ -31,6 +32,7 @@ mutation ($input: ImportProductsInput!) {
 }
 """
 EXPORT = "mutation ($input: ExportProductsInput!) { exportProducts(input: $input) { url expiresAt } }"
+ADJUST = "mutation ($input: AdjustStockInput!) { adjustStock(input: $input) { product { stock } } }"
 CREATE = "mutation ($input: CreateProductInput!) { createProduct(input: $input) { product { id slug } } }"
 
 
@@ -195,6 +197,20 @@ async def test_only_administrators_import_and_export(
     link = (await client.run(EXPORT, {"input": {}}, token=admin.token))["exportProducts"]["url"]
     assert (await client.http.get(link.replace("signature=", "signature=0"))).status_code == 403
     assert (await client.http.get(link.replace("/exports/products/", "/exports/products/x"))).status_code == 403
+
+
+async def test_stock_that_is_adjusted_meanwhile_is_not_overwritten(
+    client: GraphQLClient, admin: Person, db: asyncpg.Connection
+) -> None:
+    sku = secrets.token_hex(6)
+    await imported(client, admin, f"name,sku,stock\nCounted,{sku},100\n")
+    product = encode_id(Prefix.PRODUCT, await db.fetchval("SELECT id FROM products WHERE sku_key = $1", sku))
+    adjust = {"input": {"id": product, "by": "-1"}}
+    await asyncio.gather(
+        *(imported(client, admin, f"sku,price,currency\n{sku},{price},EUR\n") for price in range(8)),
+        *(client.run(ADJUST, adjust, token=admin.token) for _ in range(24)),
+    )
+    assert await db.fetchval("SELECT stock FROM products WHERE sku_key = $1", sku) == 76
 
 
 async def test_a_repeated_import_with_its_key_answers_as_before(
