@@ -24,7 +24,8 @@ from resolvers import access, document_search, ocr_jobs, texts
 from schema.context import Context
 from schema.enums import publish
 from schema.executions import Execution, common, register_kind
-from schema.node import Node, register_node
+from schema.media import Media
+from schema.node import Node, load_node, register_node
 from schema.pagination import DEFAULT_PAGE, After, Before, Connection, First, Last, by_one_key, paginate
 from schema.permissions import requires
 
@@ -112,6 +113,13 @@ class OcrJob(Execution, Node):
     )
     candidate_count: int = strawberry.field(description="Products that may be in it; 0 until the end.")
     engine: str | None = strawberry.field(description="What recognised the text; null where nothing was recognised.")
+
+    @strawberry.field(description="The medium; null once it is gone.")
+    async def media(self, info: Info) -> Media | None:
+        """Through its own gate, loaded for all documents of the answer at once."""
+        key = self.row["ocr_media_id"]
+        found: Media | None = None if key is None else await load_node(info.context, encode_id(Prefix.MEDIA, key))
+        return found
 
     @strawberry.field(description="The pages that were read, in their order.")
     async def pages(

@@ -35,6 +35,7 @@ NODES = """
 query ($ids: [ID!]!) {
   it: nodes(ids: $ids) { __typename id ... on DocumentPage { number } ... on OcrJob { filename } } }
 """
+MEDIUM = "query ($id: ID!) { it: ocrJob(id: $id) { media { id status } } }"
 LANGUAGES = "{ it: ocrLanguages }"
 WORDS = """
 query ($id: ID!, $first: Int, $skip: Int!) {
@@ -81,6 +82,7 @@ async def test_a_document_waits_as_it_was_asked_for(room: ReadingRoom, person: P
         "requestedBy": {"id": person.id},
     }
     assert await room.run(person, ONE, id=job["id"]) == job
+    assert await room.run(person, MEDIUM, id=job["id"]) == {"media": {"id": medium, "status": "READY"}}
     events = await room.pool.fetch(
         "SELECT action, target_type FROM audit_events WHERE target_id = $1", uuid_in(job["id"])
     )
@@ -346,4 +348,5 @@ async def test_what_was_read_outlives_its_medium(room: ReadingRoom, person: Pers
         "DELETE FROM media WHERE id = (SELECT media_id FROM ocr_jobs WHERE execution_id = $1)", uuid_in(job)
     )
     assert (await room.run(person, ONE, id=job))["filename"] == "list.pdf"
+    assert await room.run(person, MEDIUM, id=job) == {"media": None}
     assert (await room.run(person, SEARCH, search="queda"))["totalCount"] == 1
