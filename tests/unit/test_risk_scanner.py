@@ -17,7 +17,7 @@ from adapters.scanner.extraction import UnreadableFile, UnsupportedFile
 from adapters.scanner.language import Language
 from adapters.scanner.rules import RULES_FOLDER
 from adapters.scanner.sentences import MAX_SENTENCE, split_sentences
-from tests.risk_sentences import BLIND, DEV, GENERAL, HELD_OUT, PROSE, parts, score
+from tests.risk_sentences import BLIND, DEV, GENERAL, HELD_OUT, PLAIN, PROSE, parts, score
 
 DELAY = "The delivery of the servers is delayed."
 
@@ -329,7 +329,8 @@ def test_a_binary_under_the_name_of_a_text_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "precision", "recall"), [(HELD_OUT, 0.8, 0.9), (BLIND, 0.55, 0.35), (GENERAL, 0.85, 0.75)]
+    ("part", "precision", "recall"),
+    [(HELD_OUT, 0.8, 0.9), (BLIND, 0.55, 0.35), (PLAIN, 0.75, 0.8), (GENERAL, 0.85, 0.75)],
 )
 def test_rules_stay_as_good_as_they_were_measured(part: str, precision: float, recall: float) -> None:
     scores = score(parts()[part], lambda text: {finding.category.value for finding in findings(text)}, Category)
