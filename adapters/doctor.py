@@ -20,8 +20,8 @@ import asyncpg
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from adapters import ocr
 from adapters.embedded import EmbeddedError, postgres_server, redis_server
+from adapters.ocr import languages
 from adapters.sandbox import open_runner
 from adapters.sandbox.contract import RunnerUnavailable
 from adapters.storage import open_storage
@@ -192,9 +192,9 @@ def check_documents(settings: Settings) -> Finding:
     """Text can be recognised, in the languages that documents are taken to have."""
     if settings.worker_ocr_slots == 0:
         return Finding("Documents", True, "none are read on this machine")
-    present = ocr.installed(settings)
-    if not ocr.has_engine() or not present:
-        lack = "no language data" if ocr.has_engine() else "no Tesseract"
+    present = languages.installed(settings)
+    if not languages.has_engine() or not present:
+        lack = "no language data" if languages.has_engine() else "no Tesseract"
         advice = "install tesserocr or the program tesseract, and tesseract-ocr-eng; text layers are read without"
         return Finding("Documents", False, lack, advice)
     missing = [language for language in settings.ocr_languages if language not in present]

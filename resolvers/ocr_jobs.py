@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 from uuid import UUID
 
-from adapters import events, ocr
+from adapters import events
+from adapters.ocr.languages import installed
 from errors import Conflict, ValidationFailed
 from models import execution_commands, execution_rows, ocr_job_queries
 from models.audit import AuditEvent
@@ -38,7 +39,7 @@ _CURRENCY: Final = re.compile(r"[A-Z]{3}")  # ISO 4217
 
 async def languages() -> tuple[str, ...]:
     """The languages that are installed where the API runs, by the code of their data."""
-    return await asyncio.to_thread(ocr.installed, sessions.settings())
+    return await asyncio.to_thread(installed, sessions.settings())
 
 
 async def enqueue(
@@ -172,7 +173,7 @@ async def find_pages(actor: Actor, page_ids: Sequence[UUID]) -> dict[UUID, Row]:
 
 async def _chosen(languages: Sequence[str] | None) -> list[str]:
     """The languages asked for, or those of the settings that are there; raises ValidationFailed."""
-    present = await asyncio.to_thread(ocr.installed, sessions.settings())
+    present = await asyncio.to_thread(installed, sessions.settings())
     path = ["input", "languages"]
     told = ", ".join(present) or "none"
     if languages is None:

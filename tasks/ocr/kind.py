@@ -19,7 +19,7 @@ from uuid import UUID
 
 import asyncpg
 
-from adapters.ocr import UnknownLanguages, gather
+from adapters.ocr.languages import UnknownLanguages, gather
 from adapters.ocr.protocol import Start
 from adapters.storage import ObjectNotFound, Storage, StorageUnavailable
 from models import media_queries, ocr_job_queries

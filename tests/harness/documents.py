@@ -14,7 +14,8 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from adapters import events, ocr, storage
+from adapters import events, storage
+from adapters.ocr.languages import installed
 from models import database, leases, media_queries, ocr_job_queries
 from models.executions import ExecutionStatus, Failure, FailureCode
 from models.ids import Prefix, decode_id, encode_id, new_id
@@ -217,7 +218,7 @@ async def open_room(client: GraphQLClient, environment: Mapping[str, str]) -> As
         storage.open_storage(settings),
         asyncpg.create_pool(settings.database_url.get_secret_value(), min_size=1, max_size=5) as pool,
     ):
-        yield ReadingRoom(client, Desk(pool, events.publish), ocr.installed(settings))
+        yield ReadingRoom(client, Desk(pool, events.publish), installed(settings))
 
 
 def uuid_in(id_text: str) -> UUID:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapters import ocr
+from adapters.ocr.languages import gather, installed
 from adapters.ocr.protocol import MessageType, Start, decode
 from settings import Settings
 
@@ -44,7 +44,7 @@ class Readers:
         self._folder = folder
         self.data_path = str(folder / "tessdata")
         self._count = 0
-        ocr.gather(folder / "tessdata", self.languages, plain_settings())
+        gather(folder / "tessdata", self.languages, plain_settings())
 
     def start(
         self, content: bytes, *, is_pdf: bool, stdout: int = subprocess.PIPE, **fields: Any
@@ -88,4 +88,4 @@ def plain_settings() -> Settings:
 
 def has_spanish() -> bool:
     """Whether Spanish can be read on this machine."""
-    return "spa" in ocr.installed(plain_settings())
+    return "spa" in installed(plain_settings())
