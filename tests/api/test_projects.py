@@ -469,7 +469,7 @@ async def test_a_slug_made_from_a_name_is_made_again_when_it_is_taken(
     studio: Studio, person: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ends = iter(["aaaa", "aaaa", "aaaa", "bbbb"])
-    monkeypatch.setattr(projects.secrets, "token_hex", lambda _: next(ends))
+    monkeypatch.setattr("resolvers.projects.secrets.token_hex", lambda _: next(ends))
     actor = Actor(user_id=uuid(person.id))
 
     made = [
