@@ -1,7 +1,7 @@
 """The audit trail: who did what to what, in the same transaction as the change itself.
 
-Append-only: a trigger refuses every DELETE, and every UPDATE but one that only forgets where somebody was. Details never
-hold secrets or e-mail addresses; how events are read is in `models/audit_queries.py`.
+Append-only: a trigger refuses every DELETE, and every UPDATE but one that only forgets where somebody was. Details hold
+no secrets and no e-mail addresses; how events are read is in `models/audit_queries.py`.
 """
 
 from __future__ import annotations

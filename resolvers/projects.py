@@ -43,6 +43,7 @@ MAX_VALUE_BYTES: Final = 32_768
 MAX_VALUES_BYTES: Final = 131_072
 MAX_HOOKS: Final = 20
 OBJECTS_PER_EFFECT: Final = 500
+SLUG_TRIES: Final = 8
 UPDATE_ATTEMPTS: Final = 5
 
 _CREATE: Final = "createProject"
@@ -85,8 +86,11 @@ async def create(
         raise Unauthorized("Sign in first.")
     access.allow(actor, Permission.PROJECT_CREATE)
     valid_name = texts.line(name, path=["input", "name"], max_length=MAX_NAME_LENGTH)
-    valid_slug = _check_slug(slug) if slug is not None else _slug_of(valid_name)
-    columns = {"name": valid_name, "slug": valid_slug, **_checked(given)}
+    columns = {
+        "name": valid_name,
+        "slug": _check_slug(slug) if slug is not None else _slug_of(valid_name),
+        **_checked(given),
+    }
     columns.setdefault("branch", "main")
     request = {**columns, "slug": slug}
     project_id = new_id()
@@ -98,11 +102,15 @@ async def create(
         most = sessions.settings().max_projects_per_user
         if await project_queries.count_owned(owner_id) >= most:
             raise Conflict(f"You have {most:,} projects, which is the limit. Delete some first.", limit=most)
-        if not await project_queries.insert(project_id, owner_id=owner_id, columns={**_DEFAULTS, **columns}):
-            raise Conflict(
-                f"The slug {valid_slug} is taken: it names another project's address. Choose another one.",
-                path=["input", "slug"],
-            )
+        tries = 1 if slug is not None else SLUG_TRIES
+        while not await project_queries.insert(project_id, owner_id=owner_id, columns={**_DEFAULTS, **columns}):
+            tries -= 1
+            if not tries:
+                raise Conflict(
+                    f"The slug {columns['slug']} is taken: it names another project's address. Choose another one.",
+                    path=["input", "slug"],
+                )
+            columns["slug"] = _slug_of(valid_name)
         await _record(actor, _CREATE, project_id, name=valid_name, repository=columns["repository"])
         await _tell_hook(project_id, columns)
 
@@ -360,7 +368,7 @@ def _check_slug(slug: str) -> str:
 
 
 def _slug_of(name: str) -> str:
-    """A slug made from a name, with a random end that keeps it from being taken."""
+    """A slug made from a name, with a random end that mostly keeps it from being taken."""
     stem = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[: MAX_SLUG_LENGTH - 5].strip("-")
     return f"{stem}-{secrets.token_hex(2)}" if stem else f"project-{secrets.token_hex(4)}"
 

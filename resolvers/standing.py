@@ -21,6 +21,7 @@ import structlog
 from adapters import events
 from adapters.cancellation import end
 from adapters.events import Watcher
+from errors import ServiceUnavailable
 from models import standing_queries
 from models.database import database_errors
 from models.events import SessionsChanged
@@ -108,6 +109,6 @@ async def _look_for_ever(settings: Settings) -> None:
         try:
             await look(idle_days=settings.session_idle_days)
             pause = LOOK_SECONDS
-        except Exception as error:  # noqa: BLE001 - an edge: whatever it is, streams must not stay open unwatched
+        except ServiceUnavailable as error:
             pause = RETRY_SECONDS
-            _log.warning("standing_not_checked", error=repr(error))
+            _log.warning("standing_not_checked", error=error.message)

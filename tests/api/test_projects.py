@@ -463,3 +463,18 @@ async def test_list_of_projects_with_variables_and_hooks_costs_at_most_five_stat
             assert len(answer["edges"]) == MAX_PROJECTS
             assert 1 <= counts[-1] <= 5
         assert await api.stop() == 0
+
+
+async def test_a_slug_made_from_a_name_is_made_again_when_it_is_taken(
+    studio: Studio, person: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = iter(["aaaa", "aaaa", "aaaa", "bbbb"])
+    monkeypatch.setattr("resolvers.projects.secrets.token_hex", lambda _: next(ends))
+    actor = Actor(user_id=uuid(person.id))
+
+    made = [
+        await projects.create(actor, name="Crowded", slug=None, given={"repository": REPOSITORY}, idempotency_key=None)
+        for _ in range(2)
+    ]
+
+    assert [row["slug"] for row in made] == ["crowded-aaaa", "crowded-bbbb"]

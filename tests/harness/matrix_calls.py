@@ -137,8 +137,12 @@ class Witness:
         """The answers to calls that change and queue nothing; AssertionError that names those which do."""
         before = await self._state()
         answers = await ask_all(self.client, calls)
-        if await self._state() == before:
+        after = await self._state()
+        if after == before:
             return answers
+        changed = sorted(key for key in after if after[key] != before.get(key))
+        # What can be done once only is not done again by asking again: then whoever was let in is suspected.
+        let_in = [f"{call} was let in" for call, answer in zip(calls, answers, strict=True) if not answer.is_refused]
         guilty = []
         for call in calls:
             before = await self._state()
@@ -146,7 +150,9 @@ class Witness:
             after = await self._state()
             if after != before:
                 guilty.append(f"{call} changed {sorted(key for key in after if after[key] != before.get(key))}")
-        raise AssertionError("calls that were to change nothing:\n" + "\n".join(guilty or map(str, calls)))
+        raise AssertionError(
+            f"{changed} changed, where nothing was to:\n" + "\n".join(guilty or let_in or map(str, calls))
+        )
 
     async def _state(self) -> dict[str, Any]:
         async with self._db.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):

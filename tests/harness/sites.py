@@ -102,15 +102,17 @@ class SiteDesk:
             project.owner_id,
         )
         await self.pool.execute(
-            """INSERT INTO deployments (execution_id, project_id, number, environment, trigger, branch, is_fork,
+            """WITH counted AS (
+                   UPDATE projects SET deployment_count = deployment_count + 1 WHERE id = $2 RETURNING *
+               )
+               INSERT INTO deployments (execution_id, project_id, number, environment, trigger, branch, is_fork,
                    clone_url, configuration, site_key, alias)
-               SELECT $1, id, deployment_count + 1, 'PRODUCTION', 'PUSH', branch, false, repository, '{}', $3,
-                   'production' FROM projects WHERE id = $2""",
+               SELECT $1, id, deployment_count, 'PRODUCTION', 'PUSH', branch, false, repository, '{}', $3,
+                   'production' FROM counted""",
             deployment_id,
             project.id,
             site_key,
         )
-        await self.pool.execute("UPDATE projects SET deployment_count = deployment_count + 1 WHERE id = $1", project.id)
         return SiteDeployment(deployment_id, project, site_key, queued_at)
 
     async def artifact(self, files: Files) -> Artifact:
