@@ -118,7 +118,7 @@ async def test_public_fields_answer_nobody(cast: Cast) -> None:
             cast.client, cast.call(Caller("nobody"), asked, ids_of(asked, cast.owner), person=someone.person)
         )
         assert answer.codes <= accepted(asked), (asked.key, str(answer))
-        if asked.id_arguments:
+        if any(not kinds_of(asked, argument)[0].is_public for argument in asked.id_arguments):
             assert not answer.it or not any(answer.it), (asked.key, str(answer))
 
 
@@ -270,7 +270,8 @@ async def test_no_answer_holds_anything_of_anothers(cast: Cast) -> None:
     assert shown == set(Prefix)
     # A token for one project sees none of the others, nor of what is its owner's besides.
     narrow = await script("token for another project", cast.owner, TokenScope.WRITE, project)
-    beside = [each for each in cast.owner.made if each not in (project, cast.owner.ids[worlds.USER])]
+    known = {project, cast.owner.ids[worlds.USER], *cast.owner.public}
+    beside = [each for each in cast.owner.made if each not in known]
     for asked, answer in await deep_answers(cast, narrow, cast.owner):
         assert [each for each in beside if each in answer.text] == [], asked.key
         assert cast.owner.person.email not in answer.text, asked.key

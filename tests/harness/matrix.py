@@ -93,6 +93,13 @@ ID_ARGUMENTS: Final[Mapping[Place, tuple[Kind, ...]]] = {
     ("Mutation.cancelScan", "input.id"): (worlds.WAITING_SCAN,),
     ("Mutation.deleteScan", "input.id"): (worlds.SCAN,),
     ("Mutation.triageRisk", "input.riskId"): (worlds.RISK,),
+    ("Query.product", "id"): (worlds.PRODUCT,),
+    ("Mutation.updateProduct", "input.id"): (worlds.PRODUCT,),
+    ("Mutation.deleteProduct", "input.id"): (worlds.PRODUCT,),
+    ("Mutation.adjustStock", "input.id"): (worlds.PRODUCT,),
+    ("Mutation.setStock", "input.id"): (worlds.PRODUCT,),
+    ("Mutation.setProductMedia", "input.id"): (worlds.PRODUCT,),
+    ("Mutation.setProductMedia", "input.items.mediaId"): (worlds.MEDIUM,),
     ("Mutation.replayDelivery", "input.id"): (worlds.DELIVERY,),
     ("Mutation.markNotificationsRead", "input.ids"): (worlds.NOTIFICATION,),
     ("Subscription.logs", "executionId"): (worlds.RUN, worlds.SCAN, worlds.OCR_JOB, worlds.DEPLOYMENT),
@@ -117,6 +124,8 @@ NOT_IDS: Final[Mapping[str, str]] = {
 PUBLIC: Final[Mapping[str, str]] = {
     "Query.node": "shows what its caller may see, to nobody nothing",
     "Query.nodes": "as `node`",
+    "Query.product": "the catalogue is for everybody",
+    "Query.products": "the catalogue is for everybody",
     "Query.signInProviders": "what the page for signing in shows",
     "Mutation.startOAuth": "the way in",
     "Mutation.completeOAuth": "the way in",
@@ -239,6 +248,9 @@ SAMPLES: Final[Mapping[Place, Any]] = {
     ("CreateJobInput", "config"): {"fields": [{"name": "title", "css": "h1"}]},
     ("UpdateJobInput", "name"): "New name",
     ("UpdateToolInput", "name"): "New name",
+    ("AdjustStockInput", "by"): "1",
+    ("SetStockInput", "stock"): "7",
+    ("UpdateProductInput", "description"): _new("New"),
     ("CreateProjectInput", "slug"): _new("site"),
     ("CreateProjectInput", "repository"): "https://git.example.com/team/site.git",
     ("UpdateProjectInput", "name"): "New name",
@@ -252,7 +264,7 @@ SAMPLES: Final[Mapping[Place, Any]] = {
 }
 """Values of arguments for a person: those that must be valid, and optional ones without which nothing is asked."""
 
-HIDDEN: Final[Mapping[Kind, Kind]] = {worlds.TOOL: worlds.IDLE_TOOL}
+HIDDEN: Final[Mapping[Kind, Kind]] = {worlds.TOOL: worlds.IDLE_TOOL, worlds.PRODUCT: worlds.IDLE_PRODUCT}
 """Kinds that all share, and the state in which only administrators see one."""
 
 MEMBERS: Final = frozenset({"owner", "owner's READ token", "owner's WRITE token"})
@@ -264,6 +276,8 @@ NODE_READERS: Final[Mapping[Kind, frozenset[str]]] = {
     worlds.USER: MEMBERS | ADMINS,
     worlds.SPARE_USER: ADMINS,
     worlds.SESSION: frozenset({"owner"}),
+    worlds.PRODUCT: EVERYBODY | {PROJECTS_TOKEN, "token for another project", "nobody"},
+    worlds.IDLE_PRODUCT: ADMINS,
     worlds.TOOL: EVERYBODY,
     worlds.IDLE_TOOL: ADMINS,
     worlds.JOB: MEMBERS | ADMINS,

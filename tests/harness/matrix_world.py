@@ -32,12 +32,14 @@ from tests.harness.executions import Desk, uuid_of
 class Kind:
     """What an id names: its prefix, and which state the object has to be in.
 
-    `is_shared`: all who are signed in see it. `is_personal`: only its owner sees it, administrators neither.
+    `is_shared`: all who are signed in see it; `is_public`: all others too. `is_personal`: only its owner sees it,
+    administrators neither.
     """
 
     prefix: Prefix
     state: str = ""
     is_shared: bool = False
+    is_public: bool = False
     is_personal: bool = False
 
     def __str__(self) -> str:
@@ -47,6 +49,8 @@ class Kind:
 USER: Final = Kind(Prefix.USER)
 SPARE_USER: Final = Kind(Prefix.USER, "without a session")
 SESSION: Final = Kind(Prefix.SESSION, is_personal=True)
+PRODUCT: Final = Kind(Prefix.PRODUCT, is_shared=True, is_public=True)
+IDLE_PRODUCT: Final = Kind(Prefix.PRODUCT, "inactive")
 TOOL: Final = Kind(Prefix.TOOL, is_shared=True)
 IDLE_TOOL: Final = Kind(Prefix.TOOL, "inactive")
 JOB: Final = Kind(Prefix.JOB)
@@ -86,6 +90,7 @@ class World:
     ids: dict[Kind, str] = field(default_factory=dict)
     made: list[str] = field(default_factory=list)
     shared: set[str] = field(default_factory=set)
+    public: set[str] = field(default_factory=set)
 
     @property
     def db(self) -> asyncpg.Pool:
@@ -103,6 +108,8 @@ class World:
         self.made.append(made)
         if kind.is_shared:
             self.shared.add(made)
+        if kind.is_public:
+            self.public.add(made)
         return made
 
     async def fill(self) -> World:
@@ -192,6 +199,28 @@ async def _tool(world: World) -> UUID:
 
 async def _idle_tool(world: World) -> UUID:
     return await world.desk.tool(is_active=False)
+
+
+async def _product(world: World) -> UUID:
+    return await _insert_product(world, is_active=True)
+
+
+async def _idle_product(world: World) -> UUID:
+    return await _insert_product(world, is_active=False)
+
+
+async def _insert_product(world: World, *, is_active: bool) -> UUID:
+    """A product, which is nobody's: it does not carry the mark of its world unless it is hidden."""
+    made: UUID = await world.db.fetchval(
+        """INSERT INTO products (id, name, slug, description, stock, attributes, is_active, version, created_at,
+               updated_at)
+           VALUES ($1, $2, $3, '', 5, '{}', $4, 1, now(), now()) RETURNING id""",
+        new_id(),
+        "A product" if is_active else f"Product {world.mark}",
+        f"product-{secrets.token_hex(8)}",
+        is_active,
+    )
+    return made
 
 
 async def _job(world: World) -> UUID:
@@ -380,6 +409,8 @@ MAKERS: Final[dict[Kind, Callable[[World], Awaitable[UUID]]]] = {
     SPARE_USER: _spare_user,
     SESSION: _session,
     TOOL: _tool,
+    PRODUCT: _product,
+    IDLE_PRODUCT: _idle_product,
     IDLE_TOOL: _idle_tool,
     JOB: _job,
     RUN: _run,
