@@ -42,6 +42,8 @@ class AuditEvent(Model):
         indexes = (
             Index(fields=("actor_id", "id"), name="audit_events_actor"),
             Index(fields=("target_id", "id"), name="audit_events_target"),
+            Index(fields=("action", "id"), name="audit_events_action"),
+            Index(fields=("request_id",), name="audit_events_request"),
         )
 
     @classmethod

@@ -157,6 +157,7 @@ class Execution(Model):
                 fields=("kind", "owner_id", "lease_until"), name="executions_leases", condition={"status": "RUNNING"}
             ),
             Index(fields=("owner_id", "kind", "id"), name="executions_owner"),
+            Index(fields=("requested_by_id",), name="executions_requester"),
             Index(fields=("log_compaction_after",), name="executions_log_compaction"),
             PostgreSQLIndex(
                 fields=("turn_key", "queued_at", "id"), name="executions_turns_waiting", condition={"status": "QUEUED"}

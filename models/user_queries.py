@@ -42,7 +42,7 @@ _SORT_COLUMNS: Final = {
     UserOrderField.EMAIL: ("u.email_key, u.id", "${}::text, ${}::uuid"),
 }
 
-PERSONAL_DETAILS: Final = ("login", "email", "username", "name", "fileName", "repository", "identifierHash")
+PERSONAL_DETAILS: Final = ("login", "email", "username", "name", "filename", "repository", "identifierHash")
 """Keys of an audit event's details that say who somebody is."""
 
 # What is only the account's; a row that somebody holds is passed over: it opens nothing, and goes with the account.
@@ -194,8 +194,9 @@ async def some_executions(executor: Executor, user_id: UUID, *, limit: int) -> l
     """Some executions of an owner: `id`, `kind`, and the `keys` of the objects that their rows name."""
     found = await executor.fetch(
         """SELECT e.id, e.kind, array_remove(
-                      array_append(ARRAY(SELECT f.key FROM output_files f WHERE f.run_id = e.id),
-                                   (e.log_object->>'key')::varchar), NULL) AS keys
+                      ARRAY(SELECT f.key FROM output_files f WHERE f.run_id = e.id)
+                      || (SELECT s.file_key FROM scans s WHERE s.execution_id = e.id)
+                      || (e.log_object->>'key')::varchar, NULL) AS keys
            FROM executions e WHERE e.owner_id = $1 ORDER BY e.id LIMIT $2""",
         user_id,
         limit,
@@ -210,6 +211,9 @@ async def delete_parts(executor: Executor, execution_ids: Sequence[UUID], *, lim
         ("crawl_requests", "dataset_id"),
         ("deployment_files", "deployment_id"),
         ("log_chunks", "execution_id"),
+        ("scan_risks", "scan_id"),
+        ("document_pages", "job_id"),
+        ("product_candidates", "job_id"),
     ):
         gone = await executor.fetch(
             f"""DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE {column} = ANY($1::uuid[]) LIMIT $2)
@@ -250,9 +254,30 @@ async def delete_project(executor: Executor, project_id: UUID) -> None:
     await executor.execute("DELETE FROM projects WHERE id = $1", project_id)
 
 
+async def hand_media_over(executor: Executor, user_id: UUID) -> None:
+    """Give what products show to another administrator: it is the catalogue's, whoever uploaded it."""
+    await executor.execute(
+        """UPDATE media SET owner_id = heir.id FROM
+               (SELECT id FROM users WHERE role = 'ADMIN' AND is_active AND id <> $1 ORDER BY id LIMIT 1) AS heir
+           WHERE owner_id = $1 AND media.id IN (SELECT media_id FROM product_media)""",
+        user_id,
+    )
+
+
+async def some_media(executor: Executor, user_id: UUID, *, limit: int) -> list[UUID]:
+    """Some media of an owner."""
+    found = await executor.fetch("SELECT id FROM media WHERE owner_id = $1 ORDER BY id LIMIT $2", user_id, limit)
+    return [row["id"] for row in found]
+
+
+async def delete_media(executor: Executor, media_ids: Sequence[UUID]) -> None:
+    """Forget media whose objects are gone."""
+    await executor.execute("DELETE FROM media WHERE id = ANY($1::uuid[])", list(media_ids))
+
+
 async def delete_some(executor: Executor, user_id: UUID, *, limit: int) -> bool:
-    """Remove some of an owner's jobs and idempotency keys; False once none is left."""
-    for table in ("jobs", "idempotency_keys"):
+    """Remove some of an owner's jobs, decisions about risks and idempotency keys; False once none is left."""
+    for table in ("jobs", "risk_triage", "idempotency_keys"):
         gone = await executor.fetch(
             f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE owner_id = $1 LIMIT $2) RETURNING 1",
             user_id,
@@ -297,7 +322,8 @@ async def forget(connection: Connection, user_id: UUID) -> bool:
     await connection.execute("SELECT 1 FROM users WHERE id = $1 FOR UPDATE", user_id)
     if await connection.fetchval(
         """SELECT EXISTS (SELECT 1 FROM executions WHERE owner_id = $1)
-               OR EXISTS (SELECT 1 FROM projects WHERE owner_id = $1)""",
+               OR EXISTS (SELECT 1 FROM projects WHERE owner_id = $1)
+               OR EXISTS (SELECT 1 FROM media WHERE owner_id = $1)""",
         user_id,
     ):
         return False

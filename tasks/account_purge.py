@@ -20,7 +20,7 @@ import structlog
 from adapters import events
 from adapters.storage import Storage
 from errors import SwitchyardError
-from models import user_queries
+from models import media_queries, scans, user_queries
 from models.database import is_outage
 from models.events import CancelRequested
 from tasks.build import uploads
@@ -35,6 +35,8 @@ WAIT_SECONDS: Final = 2.0
 OUTAGE_SECONDS: Final = 30.0
 EXECUTIONS_AT_ONCE: Final = 20
 ROWS_AT_ONCE: Final = 2_000
+MEDIA_AT_ONCE: Final = 200
+_FOLDERS: Final = {CRAWL: "runs", scans.KIND: "scans"}
 _log = structlog.get_logger("switchyard.accounts")
 
 
@@ -68,6 +70,9 @@ async def _remove_all(storage: Storage, pool: asyncpg.Pool, user_id: UUID) -> No
         raise NotYet(WAIT_SECONDS)
     while await _remove_executions(storage, pool, user_id) or await _remove_project(storage, pool, user_id):
         continue
+    await user_queries.hand_media_over(pool, user_id)
+    while await _remove_media(storage, pool, user_id):
+        continue
     while await user_queries.delete_some(pool, user_id, limit=ROWS_AT_ONCE):
         continue
     await _pseudonymise(pool, user_id)
@@ -84,7 +89,8 @@ async def _remove_executions(storage: Storage, pool: asyncpg.Pool, user_id: UUID
         return False
     for row in found:
         # Also what no row names yet: a worker that was lost may have stored it.
-        stored = [each.key async for each in storage.list(f"runs/{row['id']}/")] if row["kind"] == CRAWL else []
+        folder = _FOLDERS.get(row["kind"])
+        stored = [each.key async for each in storage.list(f"{folder}/{row['id']}/")] if folder else []
         await storage.delete({*row["keys"], *stored, log_key(row["id"])})
     ids = [row["id"] for row in found]
     while await user_queries.delete_parts(pool, ids, limit=ROWS_AT_ONCE):
@@ -103,6 +109,16 @@ async def _remove_project(storage: Storage, pool: asyncpg.Pool, user_id: UUID) -
         continue
     await user_queries.delete_project(pool, project_id)
     return True
+
+
+async def _remove_media(storage: Storage, pool: asyncpg.Pool, user_id: UUID) -> bool:
+    """Remove some uploads with their objects; False when there are none."""
+    media_ids = await user_queries.some_media(pool, user_id, limit=MEDIA_AT_ONCE)
+    await storage.delete(
+        key(each) for each in media_ids for key in (media_queries.object_key, media_queries.thumbnail_key)
+    )
+    await user_queries.delete_media(pool, media_ids)
+    return bool(media_ids)
 
 
 async def _pseudonymise(pool: asyncpg.Pool, user_id: UUID) -> None:

@@ -565,4 +565,16 @@ class Migration(migrations.Migration):
             },
             bases=["Model"],
         ),
+        ops.AddIndex(
+            model_name="AuditEvent",
+            index=Index(fields=["action", "id"], name="audit_events_action"),
+        ),
+        ops.AddIndex(
+            model_name="AuditEvent",
+            index=Index(fields=["request_id"], name="audit_events_request"),
+        ),
+        ops.AddIndex(
+            model_name="Execution",
+            index=Index(fields=["requested_by_id"], name="executions_requester"),
+        ),
     ]
