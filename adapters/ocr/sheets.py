@@ -20,8 +20,10 @@ from adapters.ocr.protocol import Fault
 
 FORMATS: Final = ("PNG", "JPEG", "GIF", "WEBP", "AVIF", "TIFF")
 MAX_PAGE_PIXELS: Final = 40_000_000
-ASSUMED_DPI: Final = 200
 MIN_DPI: Final = 70
+LEAST_TRUSTED_DPI: Final = 100
+MAX_ASSUMED_DPI: Final = 400
+A4_INCHES: Final = 11.7
 MAX_DPI: Final = 1_200
 MIN_SIDE: Final = 8
 """Pixels: nothing can be read in less."""
@@ -191,8 +193,11 @@ def _grey(image: Image.Image) -> Image.Image:
 
 
 def _resolution(image: Image.Image) -> int:
+    """What the picture says of its resolution, unless it is a screen's, which cameras write; then that of a full A4."""
     try:
-        dpi = float(image.info.get("dpi", (ASSUMED_DPI,))[0])
-    except (TypeError, ValueError, IndexError, ZeroDivisionError):
-        return ASSUMED_DPI
-    return round(dpi) if MIN_DPI <= dpi <= MAX_DPI else ASSUMED_DPI
+        dpi = float(image.info["dpi"][0])
+    except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError):
+        dpi = 0.0
+    if not LEAST_TRUSTED_DPI <= dpi <= MAX_DPI:
+        dpi = min(max(max(image.size) / A4_INCHES, MIN_DPI), MAX_ASSUMED_DPI)
+    return round(dpi)

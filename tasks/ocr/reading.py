@@ -14,13 +14,13 @@ import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 import asyncpg
 
-from adapters.line_streams import LineTooLong, line_batches
+from adapters.line_streams import READ_BYTES, LineTooLong, line_batches
 from adapters.ocr.protocol import MAX_LINE_BYTES, Fault, MessageType, ProtocolError, Start, decode
 from adapters.processes import CannotStart, EndReason, Limits, ProcessTree, TreeExit
 from models import ocr_job_queries
@@ -102,7 +102,7 @@ class Reading:
             ) as tree:
                 tree.stdin.write(self._next_start().encode())
                 tree.stdin.close()
-                errors = asyncio.create_task(tree.stderr.read(MAX_STRAY_BYTES), name="ocr-stderr")
+                errors = asyncio.create_task(_last_words(tree.stderr), name="ocr-stderr")
                 try:
                     await self._listen(tree)
                 except TimeoutError:
@@ -124,9 +124,7 @@ class Reading:
         return (Fault.TIMED_OUT, self._late()) if is_late else self._fault_of(exit)
 
     def _next_start(self) -> Start:
-        start = self._start
-        skip = sorted(self._progress.done | set(self._progress.failed))
-        return Start(**{name: getattr(start, name) for name in start.__dataclass_fields__ if name != "skip"}, skip=skip)
+        return replace(self._start, skip=sorted(self._progress.done | set(self._progress.failed)))
 
     async def _listen(self, tree: ProcessTree) -> None:
         """Take what the reader says up to its end; raises TimeoutError when it says nothing for too long."""
@@ -217,6 +215,14 @@ def failure_of(progress: Progress) -> Failure | None:
 
 def _failure(fault: Fault, message: str) -> Failure:
     return Failure(FailureCode(fault.value), message, STAGE, retryable=fault is Fault.TIMED_OUT)
+
+
+async def _last_words(stream: asyncio.StreamReader) -> bytes:
+    """The end of what libraries print beside the protocol; all of it is read, or the reader would wait for us."""
+    kept = b""
+    while chunk := await stream.read(READ_BYTES):
+        kept = (kept + chunk)[-MAX_STRAY_BYTES:]
+    return kept
 
 
 async def _closing(source: AsyncIterator[list[bytes]]) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -18,6 +19,7 @@ from adapters.ocr.boxes import Box, rows, slope_degrees, straightened, text_of
 from adapters.ocr.engines import TesseractProgram
 from adapters.ocr.layer import is_text
 from adapters.ocr.protocol import Start
+from adapters.ocr.sheets import Pictures
 from tests.harness import paper
 from tests.harness.paper import VARIANTS, Paper, Variant
 from tests.harness.readers import Readers, has_spanish
@@ -121,6 +123,18 @@ def test_letters_tell_whether_they_are_text() -> None:
     assert not is_text(["\ufffd\ufffd", "ab"])
     assert not is_text(["..", "--", "__", "a"])
     assert not is_text([])
+
+
+# -- pictures
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_a_picture_is_turned_as_its_camera_says(tmp_path: Path, kind: str) -> None:
+    turned_right = Image.Exif()
+    turned_right[0x0112] = 6
+    Image.new("RGB", (2_340, 1_000), "white").save(tmp_path / "photo", kind, exif=turned_right)
+    picture, dpi = Pictures(str(tmp_path / "photo"), max_pixels=10_000_000).picture(1)
+    assert (picture.size, picture.mode, dpi) == ((1_000, 2_340), "L", 200)
 
 
 # -- time
