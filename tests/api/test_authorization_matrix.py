@@ -350,7 +350,7 @@ def own_beside(asked: RootField, argument: IdArgument, world: World) -> list[str
 
 def misfits(asked: RootField, argument: IdArgument, told: list[tuple[Call, Answer]], *, is_quiet: bool) -> list[str]:
     """Answers that differ, or are no refusals. Quiet arguments refuse malformed ids only."""
-    is_open = asked.permission is None
+    is_silent = asked.key in matrix.SILENT
     malformed = [each for each in told if each[0].about.endswith(MALFORMED)]
     existing = [each for each in told if each not in malformed]
     found = [
@@ -359,7 +359,7 @@ def misfits(asked: RootField, argument: IdArgument, told: list[tuple[Call, Answe
         if len({answer.text for _, answer in group}) > 1
     ]
     refusing = malformed if is_quiet else told
-    if is_open:
+    if is_silent:
         found += [f"{call}: {answer}" for call, answer in refusing if answer.codes or _holds_something(answer)]
     else:
         found += strangers(refusing, INVALID if (asked.key, argument.path) in matrix.INVALID else NOT_FOUND)

@@ -140,6 +140,9 @@ PUBLIC: Final[Mapping[str, str]] = {
 }
 """Fields that anybody may ask, and why."""
 
+SILENT: Final = frozenset({"Query.node", "Query.nodes"})
+"""Fields that answer null for what is not to be seen; all others say NOT_FOUND."""
+
 QUIET: Final[Mapping[Place, str]] = {
     ("Query.jobs", "filter.toolId"): "a condition: no job of mine has a tool that I cannot see",
     ("Query.jobRuns", "filter.jobId"): "a condition on my runs: none fits another's job",
