@@ -104,7 +104,7 @@ SCALARS: Final[dict[object, ScalarDefinition]] = {
     ),
     Decimal: strawberry.scalar(
         name="Decimal",
-        description="An exact decimal number as text, such as `\"9.99\"`. Whole numbers may be given as JSON numbers; "
+        description='An exact decimal number as text, such as `"9.99"`. Whole numbers may be given as JSON numbers; '
         "those with a fraction may not, because most readers of JSON round them.",
         serialize=write_decimal,
         parse_value=read_decimal,

@@ -42,7 +42,7 @@ async def fill(db: asyncpg.Connection, products: int) -> None:
         FROM generate_series(1, $1::int) AS n,
              (SELECT string_to_array('{_KINDS}', ',') AS k, string_to_array('{_QUALITIES}', ',') AS q,
                      string_to_array('{_MATERIALS}', ',') AS m) AS words
-        """,  # noqa: S608 - constants of this module
+        """,
         products,
         _TEXT,
         timeout=300,
