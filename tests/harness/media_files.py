@@ -133,8 +133,14 @@ def many_pages(count: int) -> bytes:
 @cache
 def flate_bomb(inflated_megabytes: int) -> bytes:
     """A PDF whose page is drawn by so much text, which is deflated twice."""
-    squeezed = zlib.compressobj(9)
-    once = b"".join([squeezed.compress(b"0 0 m " * 174_763) for _ in range(inflated_megabytes)]) + squeezed.flush()
+    text = b"0 0 m " * (2**20 // 6)
+    squeezed = zlib.compressobj(9, wbits=-15)
+    # A block that refers to nothing before it can be repeated.
+    block = squeezed.compress(text) + squeezed.flush(zlib.Z_FULL_FLUSH)
+    check = 1
+    for _ in range(inflated_megabytes):
+        check = zlib.adler32(text, check)
+    once = b"\x78\xda" + block * inflated_megabytes + b"\x03\x00" + struct.pack(">I", check)
     twice = zlib.compress(once, 9)
     return document_of_stream(b"<</Length %d/Filter[/FlateDecode/FlateDecode]>>" % len(twice), twice)
 
