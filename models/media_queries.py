@@ -86,7 +86,7 @@ async def count_visible(actor: Actor, *, kind: MediaKind | None, status: MediaSt
 
 async def lock_usage(owner_id: UUID) -> Row:
     """What a user's media take, as `bytes` and `pending`; nobody else adds to it until the transaction ends."""
-    await database.rows("SELECT pg_advisory_xact_lock(hashtextextended('media:' || $1::text, 0))", owner_id)
+    await database.rows("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"media:{owner_id}")
     found = await database.row(
         """SELECT coalesce(sum(size), 0)::bigint AS bytes, count(*) FILTER (WHERE status = 'PENDING') AS pending
            FROM media WHERE owner_id = $1 AND status IN ('PENDING', 'READY')""",
