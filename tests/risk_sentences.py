@@ -7,9 +7,9 @@ rules, and it shows. So there is `BLIND`, `data/risk_sentences_blind.jsonl`, wri
 rule was changed for it: it is the number to quote. Two earlier blind series, `paraphrased` and `reports`, taught
 the rules something, which made them part of `DEV`.
 
-`PLAIN`, `data/risk_sentences_plain.jsonl`, is by another hand: plain sentences of status reports in both languages, two in
-five without a risk, which whoever wrote the rules and the general layer never saw. They were counted twice: before the
-layer and after it.
+`PLAIN`, `data/risk_sentences_plain.jsonl`, is by another hand: plain sentences of status reports in both languages, two
+in five without a risk, which whoever wrote the rules and the general layer never saw. They were counted twice: before
+the layer and after it.
 
 The general layer came later. `GENERAL`, `data/risk_sentences_general.jsonl`, is its dev data, in seven series (a to
 g, in the ids) that were each counted once before anything was changed for them. `PROSE`, `data/neutral_prose.jsonl`,
