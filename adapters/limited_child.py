@@ -153,7 +153,7 @@ def become(limits: Mapping[str, int], argv: Sequence[str]) -> None:
         bounded = value if ceiling == resource.RLIM_INFINITY else min(value, ceiling)
         # The kernel sends SIGXCPU at the soft limit and kills at the hard one.
         resource.setrlimit(_KINDS[name], (bounded, bounded))
-    os.execve(argv[0], list(argv), dict(os.environ))  # noqa: S606 - starting the owner's command is the purpose
+    os.execv(argv[0], list(argv))  # noqa: S606 - starting the owner's command is the purpose
 
 
 if __name__ == "__main__":

@@ -27,8 +27,9 @@ from graphql import Undefined
 
 from tests.factories import Person
 from tests.harness import matrix_world as worlds
-from tests.harness.matrix_documents import Sample
+from tests.harness.matrix_documents import Sample, SentFile
 from tests.harness.matrix_world import MAKERS, Kind
+from tests.harness.media_files import picture
 
 Place = tuple[str, str]
 """A root field and the path of an argument, or an input type and its field."""
@@ -46,6 +47,7 @@ ID_ARGUMENTS: Final[Mapping[Place, tuple[Kind, ...]]] = {
     ("Query.project", "id"): (worlds.PROJECT,),
     ("Query.deployments", "filter.projectId"): (worlds.PROJECT,),
     ("Query.deployment", "id"): (worlds.DEPLOYMENT, worlds.WAITING_DEPLOYMENT),
+    ("Query.mediaItem", "id"): (worlds.MEDIUM,),
     ("Query.scans", "filter.mediaId"): (worlds.MEDIUM,),
     ("Query.ocrJobs", "filter.mediaId"): (worlds.MEDIUM,),
     ("Query.ocrJob", "id"): (worlds.OCR_JOB, worlds.WAITING_OCR_JOB),
@@ -85,6 +87,8 @@ ID_ARGUMENTS: Final[Mapping[Place, tuple[Kind, ...]]] = {
     ("Mutation.redeploy", "input.id"): (worlds.DEPLOYMENT,),
     ("Mutation.promoteDeployment", "input.id"): (worlds.DEPLOYMENT,),
     ("Mutation.deleteDeployment", "input.id"): (worlds.DEPLOYMENT,),
+    ("Mutation.completeUpload", "input.id"): (worlds.MEDIUM,),
+    ("Mutation.deleteMedia", "input.id"): (worlds.MEDIUM,),
     ("Mutation.submitScan", "input.mediaId"): (worlds.MEDIUM,),
     ("Mutation.enqueueOcr", "input.mediaId"): (worlds.MEDIUM,),
     ("Mutation.enqueueOcrBatch", "input.mediaIds"): (worlds.MEDIUM,),
@@ -259,6 +263,10 @@ SAMPLES: Final[Mapping[Place, Any]] = {
     ("UpdateProjectInput", "name"): "New name",
     ("SetEnvironmentVariablesInput", "variables"): [{"name": "ANSWER", "value": "42"}],
     ("UpdatePreferencesInput", "theme"): "DARK",
+    ("CreateUploadInput", "contentType"): "image/png",
+    ("CreateUploadInput", "sha256"): "0" * 64,
+    ("UploadMediaInput", "file"): SentFile("sample.png", picture(), "image/png"),
+    ("ImportProductsInput", "file"): SentFile("sample.csv", b"name,price,currency\nSample,1,EUR\n", "text/csv"),
     ("ConnectGithubInput", "redirectTo"): f"{APP}/back",
     ("StartOAuthInput", "redirectTo"): f"{APP}/back",
     ("Query.detectFramework", "repository"): "https://127.0.0.1/team/site.git",

@@ -15,8 +15,8 @@ from typing import Any, Final
 import asyncpg
 from redis.asyncio import Redis
 
-from tests.harness.client import GraphQLClient, StreamClosed, open_socket
-from tests.harness.matrix_documents import RootField
+from tests.harness.client import GraphQLClient, StreamClosed, bearer, open_socket
+from tests.harness.matrix_documents import RootField, SentFile
 
 CONCURRENCY: Final = 8
 REFUSALS: Final = frozenset({"UNAUTHORIZED", "FORBIDDEN", "NOT_FOUND"})
@@ -77,8 +77,37 @@ async def ask(client: GraphQLClient, call: Call) -> Answer:
     """Make a call: queries and mutations over HTTP, subscriptions on a WebSocket up to their first message."""
     if call.field.root == "Subscription":
         return await _first_message(client, call)
-    answer = await client.raw(call.document, call.variables, token=call.caller.token)
+    files: list[tuple[str, SentFile]] = []
+    variables = _without_files("variables", dict(call.variables), files)
+    if files:
+        return _answer(await _send_form(client, call, variables, files), call)
+    answer = await client.raw(call.document, variables, token=call.caller.token)
     return _answer(answer.json(), call)
+
+
+def _without_files(path: str, value: Any, files: list[tuple[str, SentFile]]) -> Any:
+    """The value with null in the place of each file, which is added to `files` with its path."""
+    if isinstance(value, SentFile):
+        files.append((path, value))
+        return None
+    if isinstance(value, Mapping):
+        return {key: _without_files(f"{path}.{key}", each, files) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_without_files(f"{path}.{place}", each, files) for place, each in enumerate(value)]
+    return value
+
+
+async def _send_form(
+    client: GraphQLClient, call: Call, variables: Mapping[str, Any], files: Sequence[tuple[str, SentFile]]
+) -> dict[str, Any]:
+    """The answer to an operation with files."""
+    places = {str(number): [path] for number, (path, _) in enumerate(files)}
+    operations = {"query": call.document, "variables": variables}
+    parts: list[tuple[str, Any]] = [("operations", (None, json.dumps(operations))), ("map", (None, json.dumps(places)))]
+    parts += [(str(number), (file.name, file.content, file.content_type)) for number, (_, file) in enumerate(files)]
+    headers = {**bearer(call.caller.token), "GraphQL-Preflight": "1"}
+    answer: dict[str, Any] = (await client.http.post(client.url, files=parts, headers=headers)).json()
+    return answer
 
 
 async def ask_all(client: GraphQLClient, calls: Sequence[Call]) -> list[Answer]:

@@ -39,6 +39,16 @@ from schema.permissions import Declared, Requires
 _OPERATIONS: Final = {"Query": "query", "Mutation": "mutation", "Subscription": "subscription"}
 _LOOKS_LIKE_AN_ID: Final = re.compile(r"ids?|.*(Id|Ids|ID)")
 
+
+@dataclass(frozen=True, slots=True)
+class SentFile:
+    """A value of the scalar Upload: a file that goes with the operation."""
+
+    name: str
+    content: bytes
+    content_type: str
+
+
 DEFAULTS: Final[Mapping[str, Any]] = {
     "String": "sample",
     "Int": 1,
@@ -47,6 +57,7 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "JSON": {},
     "BigInt": 1,
     "DateTime": "2036-01-01T00:00:00Z",
+    "Upload": SentFile("sample.txt", b"sample", "text/plain"),
 }
 """What a required argument of each scalar is given unless a table says otherwise."""
 

@@ -16,6 +16,10 @@ from adapters.limited_child import ChildEnd
 from tests.harness.waiting import eventually
 
 
+def children() -> set[int]:
+    return {child.pid for child in psutil.Process().children(recursive=True)}
+
+
 async def run(code: str, **changes: Any) -> ChildEnd:
     limits: dict[str, Any] = {
         "memory_bytes": 256 * 2**20,
@@ -56,9 +60,10 @@ async def test_nothing_is_written_to_disk(tmp_path: Path) -> None:
 
 
 async def test_a_slow_child_is_killed_with_its_children() -> None:
+    before = children()
     end = await run("import os, sys, time; os.fork(); print(os.getpid(), flush=True); time.sleep(60)", wall_seconds=0.8)
     assert (end.is_late, end.is_good, end.exit_code) == (True, False, None)
-    assert psutil.Process().children(recursive=True) == []
+    assert children() - before == set()
 
 
 async def test_a_child_that_writes_without_end_is_killed() -> None:
@@ -67,9 +72,10 @@ async def test_a_child_that_writes_without_end_is_killed() -> None:
 
 
 async def test_nothing_is_left_when_the_wait_is_broken_off() -> None:
+    before = children()
     waiting = asyncio.create_task(run("import time; time.sleep(60)"))
-    await eventually(lambda: len(psutil.Process().children(recursive=True)) > 1)
+    await eventually(lambda: len(children() - before) > 1)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    assert psutil.Process().children(recursive=True) == []
+    assert children() - before == set()
