@@ -101,9 +101,12 @@ class GraphQLEndpoint:
         if boundary is not None:
             await self._form(scope, receive, send, form, origin, boundary)
             return
+        announced = _header(headers, b"content-length")
+        if announced.isdigit() and int(announced) > self.settings.max_body_bytes:
+            raise _too_large(self.settings.max_body_bytes)
         if not is_json(content_type):
             raise _answer(415, "The body must be `application/json` in UTF-8, or a form with files.", origin)
-        request = operation_request(read_json(await self._body(headers, receive, origin)))
+        request = operation_request(read_json(await self._body(receive, origin)))
         caller = await self.gate.caller_of(headers, origin)
         context = self._context(caller, origin)
         if forms[0] is Form.EVENTS:
@@ -165,12 +168,9 @@ class GraphQLEndpoint:
         stream = EventStream(self.operations, self.gate, caller, context)
         await stream.respond(request, resumed, scope, receive, send)
 
-    async def _body(self, headers: RawHeaders, receive: Receive, origin: Origin) -> bytes:
+    async def _body(self, receive: Receive, origin: Origin) -> bytes:
         """The whole body; raises PayloadTooLarge as soon as it is too long, whatever its header says."""
         limit = self.settings.max_body_bytes
-        announced = _header(headers, b"content-length")
-        if announced.isdigit() and int(announced) > limit:
-            raise _too_large(limit)
         chunks: list[bytes] = []
         size = 0
         try:

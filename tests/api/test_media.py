@@ -24,7 +24,7 @@ from models.ids import Prefix, decode_id, encode_id
 from models.permissions import Role
 from resolvers.media import MAX_PENDING
 from tasks import media_upkeep
-from tests.conftest import ApiServer
+from tests.conftest import ApiServer, WorkerFactory
 from tests.factories import NOBODYS_ID, Person, new_user
 from tests.harness import media_files
 from tests.harness.client import GraphQLClient, GraphQLFailure
@@ -466,7 +466,12 @@ async def test_links_live_within_bounds(client: GraphQLClient, admin: Person, se
 
 
 async def test_a_deleted_medium_is_gone_with_its_objects(
-    client: GraphQLClient, admin: Person, db: asyncpg.Connection, pool: asyncpg.Pool, storage: LocalStorage
+    client: GraphQLClient,
+    admin: Person,
+    db: asyncpg.Connection,
+    pool: asyncpg.Pool,
+    storage: LocalStorage,
+    worker_factory: WorkerFactory,
 ) -> None:
     media = await uploaded(client, admin, media_files.picture())
     key = key_of(media["id"])
@@ -475,11 +480,19 @@ async def test_a_deleted_medium_is_gone_with_its_objects(
     data = await client.run(DELETE, {"input": {"id": media["id"]}}, token=admin.token)
     assert data["deleteMedia"]["deletedId"] == media["id"]
     assert (await refused(client, ONE, {"id": media["id"]}, token=admin.token))["code"] == "NOT_FOUND"
-    waiting = "SELECT count(*) FROM outbox_messages WHERE topic = 'media.removal' AND key = $1"
-    assert await db.fetchval(waiting, str(key)) == 1
-    for _ in range(2):
-        await media_upkeep.remove(pool, storage, {"mediaId": str(key)})
-    assert [stored async for stored in storage.list(f"media/{key}/")] == []
+
+    async def objects() -> list[str]:
+        return [stored.key async for stored in storage.list(f"media/{key}/")]
+
+    assert len(await objects()) == 2
+    worker_factory()
+
+    async def is_told() -> bool:
+        return not await db.fetchval("SELECT count(*) FROM outbox_messages WHERE topic = 'media.removal'")
+
+    await eventually(is_told, 20)
+    assert await objects() == []
+    await media_upkeep.remove(pool, storage, {"mediaId": str(key)})
 
 
 async def test_what_nobody_completes_is_swept(
