@@ -141,7 +141,7 @@ class GraphQLEndpoint:
             return operation
 
         async with aclosing(_chunks(receive)) as chunks:
-            with self.uploads.form(chunks, boundary) as upload:
+            with self.uploads.form(chunks, boundary, user_id=caller.actor.user_id) as upload:
                 try:
                     operation, request = await upload.read(check)
                 except TimeoutError:

@@ -2,8 +2,9 @@
 
 A form brings `operations`, then `map`, then the files. Invariants: nothing of a file is taken before its caller is
 known and the operation has passed its checks; a file is counted and hashed while it arrives, in pieces and never whole
-in memory; every place in `map` is a null of the type Upload in the variables; the folder of a request goes with the
-request, however that ends. Whoever sends slower than MIN_BYTES_PER_SECOND on the whole is refused.
+in memory; a form is bounded as a whole, whatever it is made of; every place in `map` is a null of the type Upload in
+the variables; the folder of a request goes with the request, however that ends. Whoever sends slower than
+MIN_BYTES_PER_SECOND on the whole is refused, and nobody takes all places for forms.
 
 Left out: what a file holds, and how large it may be for one field: those who take it look themselves.
 """
@@ -15,12 +16,14 @@ import hashlib
 import shutil
 import time
 import unicodedata
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, BinaryIO, Final, NewType
+from uuid import UUID
 
 import strawberry
 from graphql import GraphQLInputObjectType, GraphQLList, GraphQLSchema, get_nullable_type, type_from_ast
@@ -40,6 +43,9 @@ SMALL_FILE_BYTES: Final = 10 * 2**20
 FORMS_AT_ONCE: Final = 16
 """Of one process: together they take this often MAX_FILES files of disk."""
 
+FORMS_OF_ONE_USER: Final = 4
+"""Of them, so that one user who sends slowly does not keep everybody else from sending."""
+
 MIN_BYTES_PER_SECOND: Final = 32_768
 ABANDONED_SECONDS: Final = 86_400.0
 PREFLIGHT_HEADERS: Final = ("X-Requested-With", "GraphQL-Preflight", "Apollo-Require-Preflight")
@@ -47,6 +53,10 @@ PREFLIGHT_HEADERS: Final = ("X-Requested-With", "GraphQL-Preflight", "Apollo-Req
 """
 
 _WRITE_BYTES: Final = 512 * 2**10
+_FRAME_BYTES: Final = 65_536
+"""What a form may have besides its texts and files: heads of parts, delimiters, what stands before and after."""
+
+_MAX_INDEX_DIGITS: Final = 6
 _MAX_NAME_LENGTH: Final = 255
 
 
@@ -109,22 +119,32 @@ class UploadDesk:
     def __init__(self, settings: Settings, schema: GraphQLSchema) -> None:
         self.max_file_bytes = max(SMALL_FILE_BYTES, settings.scan_max_megabytes * 2**20)
         self.max_text_bytes = settings.max_body_bytes
+        self.max_form_bytes = MAX_FILES * self.max_file_bytes + 2 * self.max_text_bytes + _FRAME_BYTES
         self.patience_seconds = settings.body_timeout_seconds
         self._folder = (settings.data_dir / "uploads").absolute()
         self._schema = schema
-        self._present = 0
+        self._present: Counter[UUID | None] = Counter()
 
     @contextmanager
-    def form(self, chunks: AsyncIterator[bytes], boundary: str) -> Iterator[UploadForm]:
-        """One form, with a folder that goes when the block is left; raises ServiceUnavailable when there are many."""
-        if self._present >= FORMS_AT_ONCE:
+    def form(self, chunks: AsyncIterator[bytes], boundary: str, *, user_id: UUID | None) -> Iterator[UploadForm]:
+        """One form of a user, with a folder that goes when the block is left.
+
+        Raises ServiceUnavailable when there are many, of this user or in all.
+        """
+        if self._present[user_id] >= FORMS_OF_ONE_USER:
+            raise ServiceUnavailable(
+                f"{FORMS_OF_ONE_USER} of your forms arrive at the moment; send one after another.", retryAfterSeconds=2
+            )
+        if self._present.total() >= FORMS_AT_ONCE:
             raise ServiceUnavailable("Too many files arrive at the moment.", retryAfterSeconds=2)
-        self._present += 1
+        self._present[user_id] += 1
         folder = self._folder / f"{int(time.time())}-{token_hex(8)}"
         try:
             yield UploadForm(self, self._schema, chunks, boundary, folder)
         finally:
-            self._present -= 1
+            self._present[user_id] -= 1
+            if not self._present[user_id]:
+                del self._present[user_id]
             shutil.rmtree(folder, ignore_errors=True)
 
     def make(self, folder: Path) -> None:
@@ -234,6 +254,10 @@ class UploadForm:
                 self._reader.end()
                 return None
             self._received += len(chunk)
+            if self._received > self._desk.max_form_bytes:
+                raise PayloadTooLarge(
+                    f"A form has at most {self._desk.max_form_bytes} bytes.", maxBytes=self._desk.max_form_bytes
+                )
             self._pieces = self._reader.feed(chunk)[::-1]
         return self._pieces.pop()
 
@@ -273,7 +297,7 @@ def _check_place(schema: GraphQLSchema, operation: Operation, variables: Mapping
     found: Any = variables.get(place[1])
     for step in place[2:]:
         kind = get_nullable_type(kind)
-        if isinstance(kind, GraphQLList) and isinstance(found, list) and step.isdecimal() and int(step) < len(found):
+        if isinstance(kind, GraphQLList) and isinstance(found, list) and _is_index(step, len(found)):
             kind, found = kind.of_type, found[int(step)]
         elif isinstance(kind, GraphQLInputObjectType) and isinstance(found, dict) and step in kind.fields:
             kind, found = kind.fields[step].type, found.get(step)
@@ -281,6 +305,11 @@ def _check_place(schema: GraphQLSchema, operation: Operation, variables: Mapping
             raise _no_place(place)
     if getattr(get_nullable_type(kind), "name", None) != "Upload" or found is not None:
         raise _no_place(place)
+
+
+def _is_index(step: str, length: int) -> bool:
+    """Whether a step is the one way to write a place in a list; Python reads no number of thousands of digits."""
+    return len(step) <= _MAX_INDEX_DIGITS and step.isdecimal() and int(step) < length and str(int(step)) == step
 
 
 def _place(variables: dict[str, Any], place: Place, file: UploadedFile) -> None:

@@ -3,7 +3,8 @@
 ORDER is a JSON object: path, contentType, maxPixels, maxFrames, maxPages. The answer on standard output is one line of
 JSON, `{kind, width, height, pages, durationSeconds, thumbnailBytes}` or `{rejection}`, which is for people, and then
 the thumbnail. Whatever a decoder prints goes to stderr. A decoder that a file breaks takes this process along and
-nothing else.
+nothing else. The exit code is not 0 only for what is no fault of the file: a decoder that cannot be loaded, a file that
+cannot be opened.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+import traceback
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from adapters.decoding.findings import THUMBNAIL_PIXELS, Found, Rejection
@@ -20,10 +22,13 @@ _PDF_START: Final = b"%PDF-"
 
 
 def main(arguments: list[str]) -> int:
-    """Look, answer, end; the exit code is 0 also for a rejection, which is an answer."""
+    """Look, answer, end; the exit code is 0 also for a rejection, which is an answer. Raises ImportError, OSError."""
     order = json.loads(arguments[0])
     answer_to = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a decoder prints must not meet the answer
+    look = looker(order["contentType"])
+    with open(order["path"], "rb"):
+        pass
     thumbnail = b""
     answer: dict[str, Any]
     try:
@@ -32,6 +37,9 @@ def main(arguments: list[str]) -> int:
         answer = {"rejection": str(error)}
     except MemoryError:
         answer = {"rejection": "Decoding the file takes more memory than it may."}
+    except Exception:  # noqa: BLE001 - decoders raise whatever a file makes them raise
+        traceback.print_exc()
+        answer = {"rejection": "The file breaks its decoder."}
     else:
         thumbnail = found.thumbnail or b""
         answer = {
@@ -48,18 +56,20 @@ def main(arguments: list[str]) -> int:
     os._exit(0)  # decoders need not tidy up after themselves
 
 
-def look(order: Mapping[str, Any]) -> Found:
-    """What the file holds; raises Rejection."""
-    family = order["contentType"].partition("/")[0]
-    if family == "image":
-        from adapters.decoding import pictures
+def looker(content_type: str) -> Callable[[Mapping[str, Any]], Found]:
+    """The decoder for a type, loaded whole; raises ImportError. It raises Rejection."""
+    from adapters.decoding import pictures
 
-        return pictures.look(order)
+    family = content_type.partition("/")[0]
+    if family == "image":
+        return pictures.look
     if family == "video":
         from adapters.decoding import videos
 
-        return videos.look(order)
-    return _document(order)
+        return videos.look
+    import pypdfium2  # noqa: F401 - what cannot be loaded is found before the file is
+
+    return _document
 
 
 def _document(order: Mapping[str, Any]) -> Found:

@@ -2,8 +2,8 @@
 
 Invariants: no byte of a file is decoded in this process; a file that exhausts its memory or its processor time, or
 breaks its decoder, is rejected and costs no more than that; few files are looked into at once, a few more wait, and the
-rest is told to come later. A decoder that is late without having used its processor time means a busy machine, which is
-no fault of the file.
+rest is told to come later. A decoder that is late without having used its processor time means a busy machine, and one
+that ends with a code of its own an installation that is broken: neither is a fault of the file, which stays.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Decoders:
     async def inspect(self, path: Path, *, content_type: str) -> Inspected:
         """What a file of an announced type is; the path is absolute.
 
-        Raises Rejected, and ServiceUnavailable when too many wait.
+        Raises Rejected, and ServiceUnavailable when too many wait or the decoder cannot be used.
         """
         if self._present >= self._places * (1 + WAITING_PER_DECODER):
             raise _busy()
@@ -112,7 +112,7 @@ class Decoders:
             )
         except (CannotStart, TreeStillAlive) as error:
             _log.error("decoder_not_started", error=str(error))
-            raise ServiceUnavailable("Files cannot be looked into at the moment.", retryAfterSeconds=5) from None
+            raise _broken() from None
         return _read(end)
 
 
@@ -122,6 +122,9 @@ def _read(end: ChildEnd) -> Inspected:
         raise _busy()
     if end.signal in (signal.SIGXCPU, signal.SIGKILL):
         raise Rejected("Decoding the file takes longer than it may.")
+    if end.exit_code and not end.is_cut:
+        _log.error("decoder_failed", exit_code=end.exit_code, errors=end.errors.decode(errors="replace"))
+        raise _broken()
     if not end.is_good:
         _log.info("decoder_broken", exit_code=end.exit_code, signal=end.signal)
         raise Rejected("The file breaks its decoder, or takes more memory than it may.")
@@ -137,6 +140,10 @@ def _read(end: ChildEnd) -> Inspected:
         duration_seconds=found["durationSeconds"],
         thumbnail=thumbnail[: found["thumbnailBytes"]] or None,
     )
+
+
+def _broken() -> ServiceUnavailable:
+    return ServiceUnavailable("Files cannot be looked into at the moment.", retryAfterSeconds=5)
 
 
 def _busy() -> ServiceUnavailable:

@@ -15,7 +15,7 @@ import httpx
 import psutil
 import pytest
 
-from schema.uploads import FORMS_AT_ONCE, PREFLIGHT_HEADERS
+from schema.uploads import FORMS_AT_ONCE, FORMS_OF_ONE_USER, PREFLIGHT_HEADERS
 from tests.conftest import ApiServer
 from tests.factories import Person, new_user
 from tests.harness import media_files
@@ -29,7 +29,9 @@ mutation ($input: UploadMediaInput!) {
 }
 """
 OPERATION = {"query": UPLOAD, "variables": {"input": {"file": None}}}
+LISTED = {"query": "query ($ids: [ID!]!) { nodes(ids: $ids) { id } }", "variables": {"ids": [None]}}
 MAP = {"0": ["variables.input.file"]}
+MAX_FORM_MEGABYTES = 53
 PREFLIGHT = {"GraphQL-Preflight": "1"}
 PICTURE = ("ä.png", media_files.picture(), "image/png")
 File = tuple[str, Any, str]
@@ -133,12 +135,15 @@ async def test_users_upload_no_media(client: GraphQLClient) -> None:
         ({"places": {"0": ["query"]}}, "place in `map`"),
         ({"places": {"0": ["variables.input.file.path"]}}, "place in `map`"),
         ({"places": {"0": ["variables.input.__class__"]}}, "place in `map`"),
+        ({"operations": LISTED, "places": {"0": ["variables.ids." + "9" * 5_000]}}, "place in `map`"),
+        ({"operations": LISTED, "places": {"0": ["variables.ids.00"]}}, "place in `map`"),
         ({"places": {"0": ["variables.input.file", "variables.input.file"]}}, "twice"),
         ({"places": {"0": ["variables.input.file"], "1": ["variables.input.file"]}}, "twice"),
         ({"files": ()}, "missing"),
         ({"files": (("1", PICTURE),)}, "does not name"),
         ({"files": (("0", PICTURE), ("0", PICTURE))}, "does not name"),
-        ({"files": [(str(number), PICTURE) for number in range(9)]}, "more than 7 parts"),
+        # Too many parts, or one without a place: it depends on how much of the form arrives at once.
+        ({"files": [(str(number), PICTURE) for number in range(9)]}, "The form has"),
     ],
 )
 async def test_wrong_forms_are_refused(
@@ -228,6 +233,21 @@ async def test_texts_of_a_form_are_as_large_as_other_bodies(client: GraphQLClien
 
 
 @pytest.mark.usefixtures("unchanged")
+@pytest.mark.parametrize("is_after", [False, True])
+async def test_a_form_that_never_ends_is_refused(api_server: ApiServer, admin: Person, is_after: bool) -> None:
+    async with raw_form(api_server, admin, length=10**12) as (reader, writer):
+        answering = asyncio.create_task(reader.readline())
+        if is_after:
+            writer.write(begun_form() + b"\r\n--b--\r\n")
+        for _ in range(MAX_FORM_MEGABYTES):
+            writer.write(b"x" * 2**20)
+            await writer.drain()
+            if answering.done():
+                break
+        assert (await asyncio.wait_for(answering, 10)).startswith(b"HTTP/1.1 413")
+
+
+@pytest.mark.usefixtures("unchanged")
 async def test_a_form_that_stops_is_given_up(api_server: ApiServer, admin: Person, folder: Path) -> None:
     async with raw_form(api_server, admin, length=10_000_000) as (reader, writer):
         writer.write(begun_form())
@@ -248,13 +268,15 @@ async def test_a_client_that_leaves_leaves_nothing(api_server: ApiServer, admin:
 async def test_few_forms_arrive_at_once(
     client: GraphQLClient, api_server: ApiServer, admin: Person, folder: Path
 ) -> None:
+    last = await new_user(client)
+    people = [await new_user(client) for _ in range(FORMS_AT_ONCE // FORMS_OF_ONE_USER - 1)]
     async with asyncio.TaskGroup() as group:
         full, done = asyncio.Event(), asyncio.Event()
         begun = 0
 
-        async def hold() -> None:
+        async def hold(person: Person) -> None:
             nonlocal begun
-            async with raw_form(api_server, admin, length=10_000_000) as (_, writer):
+            async with raw_form(api_server, person, length=10_000_000) as (_, writer):
                 writer.write(begun_form())
                 await writer.drain()
                 begun += 1
@@ -262,13 +284,22 @@ async def test_few_forms_arrive_at_once(
                     full.set()
                 await done.wait()
 
-        for _ in range(FORMS_AT_ONCE):
-            group.create_task(hold())
+        for _ in range(FORMS_OF_ONE_USER):
+            group.create_task(hold(admin))
+        await eventually(lambda: folder.exists() and len(list(folder.iterdir())) == FORMS_OF_ONE_USER)
+        one_too_many = await post(client, admin)
+        others = await post(client, people[0])
+        for person in people:
+            for _ in range(FORMS_OF_ONE_USER):
+                group.create_task(hold(person))
         await full.wait()
         await eventually(lambda: len(list(folder.iterdir())) == FORMS_AT_ONCE)
-        answer = await post(client, admin)
+        stranger = await post(client, last)
         done.set()
-    assert (answer.status_code, error_of(answer)["code"]) == (503, "SERVICE_UNAVAILABLE")
+    assert (one_too_many.status_code, error_of(one_too_many)["code"]) == (503, "SERVICE_UNAVAILABLE")
+    assert "your forms" in error_of(one_too_many)["message"]
+    assert error_of(others)["code"] == "FORBIDDEN"  # it was read, though users upload no media
+    assert (stranger.status_code, error_of(stranger)["code"]) == (503, "SERVICE_UNAVAILABLE")
     await eventually(lambda: not list(folder.iterdir()))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from adapters.decoding import inspection
 from adapters.decoding.inspection import Decoders, Inspected, Rejected
 from errors import ServiceUnavailable
 from models.media import MediaKind
@@ -109,6 +110,16 @@ async def test_what_is_refused(decoders: Decoders, tmp_path: Path, content_type:
 async def test_a_tiny_bomb_is_harmless(decoders: Decoders, tmp_path: Path) -> None:
     found = await look(decoders, tmp_path, media_files.tiny_bomb(), "application/pdf")
     assert found.pages == 1
+
+
+async def test_a_broken_installation_is_no_fault_of_the_file(
+    decoders: Decoders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ServiceUnavailable):
+        await decoders.inspect(tmp_path / "nothing", content_type="image/png")
+    monkeypatch.setattr(inspection, "_CHECKOUT", tmp_path)
+    with pytest.raises(ServiceUnavailable):
+        await look(decoders, tmp_path, media_files.picture(), "image/png")
 
 
 async def test_few_files_are_looked_into_and_few_wait(tmp_path: Path) -> None:
