@@ -37,6 +37,8 @@ SERVER_SETTINGS: Final = {
     "idle_in_transaction_session_timeout": "30000",
     # How alike words must be for a search to take one for the other: swapped letters in a word of eight are, 0.385.
     "pg_trgm.word_similarity_threshold": "0.37",
+    # How alike whole names must be for a candidate to be taken for a product (`models/candidate_queries.py`).
+    "pg_trgm.similarity_threshold": "0.6",
 }
 
 _gate: asyncio.Semaphore | None = None

@@ -15,6 +15,7 @@ from errors import Forbidden, NotFound, Unauthorized
 from models import (
     access_token_queries,
     account_queries,
+    candidate_queries,
     deployments,
     documents,
     execution_rows,
@@ -184,6 +185,26 @@ async def medium(actor: Actor, id_text: str, *, to: Permission) -> Row:
 async def ocr_job(actor: Actor, id_text: str, *, to: Permission) -> Row:
     """A reading of a document that the actor may see."""
     return await visible_execution(actor, uuid_of(id_text, Prefix.OCR_JOB), to=to, kind=documents.KIND)
+
+
+async def candidate(actor: Actor, id_text: str, *, to: Permission) -> Row:
+    """A product candidate of a document that the actor may see."""
+    candidate_id = uuid_of(id_text, Prefix.CANDIDATE)
+    row = (await candidate_queries.find([candidate_id])).get(candidate_id)
+    if row is None or not sees_work(actor, row["owner_id"], None):
+        raise missing()
+    allow(actor, to)
+    return row
+
+
+async def acceptance(actor: Actor, id_text: str, *, to: Permission) -> Row:
+    """An act of accepting candidates of a document that the actor may see."""
+    acceptance_id = uuid_of(id_text, Prefix.ACCEPTANCE)
+    row = (await candidate_queries.find_acceptances([acceptance_id])).get(acceptance_id)
+    if row is None or not sees_work(actor, row["owner_id"], None):
+        raise missing()
+    allow(actor, to)
+    return row
 
 
 def execution_uuid(id_text: str) -> UUID:

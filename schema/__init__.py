@@ -18,6 +18,7 @@ from schema import uploads
 from schema.access_tokens import AccessTokensMutation, AccessTokensQuery
 from schema.account import AccountMutation, AccountQuery
 from schema.audit import AuditQuery
+from schema.candidate_commands import CandidatesMutation
 from schema.deployment_commands import DeploymentsMutation
 from schema.deployments import Deployment, DeploymentsQuery
 from schema.detection import DetectionQuery
@@ -88,6 +89,7 @@ _MUTATIONS: tuple[type, ...] = (
     MediaMutation,
     ScansMutation,
     OcrJobsMutation,
+    CandidatesMutation,
     GithubMutation,
     WebhooksMutation,
     NotificationsMutation,

@@ -1,7 +1,7 @@
 """Documents that are read, as clients see them: an execution with its pages, their text and words, and search.
 
-Commands are in `schema/ocr_commands.py`, candidates in `schema/candidates.py`. Words come only where they are asked
-for: a page has hundreds, and the guard counts them.
+Commands are in `schema/ocr_commands.py`, what a candidate shows is in `schema/candidates.py`. Words come only where
+they are asked for: a page has hundreds, and the guard counts them.
 """
 
 from __future__ import annotations
@@ -13,14 +13,17 @@ from uuid import UUID
 
 import strawberry
 
-from models import ocr_job_queries
+from models import candidate_queries, ocr_job_queries
+from models.candidate_queries import CandidateOrder
 from models.database import Row, from_json
 from models.documents import KIND, TextSource
 from models.execution_rows import Condition, in_statuses
 from models.executions import ExecutionStatus
 from models.ids import Prefix, encode_id
 from models.permissions import Permission
-from resolvers import access, document_search, ocr_jobs, texts
+from resolvers import access, candidates, document_search, ocr_jobs, texts
+from schema.candidates import KEYS as CANDIDATE_KEYS
+from schema.candidates import CandidateFilter, ProductCandidate, candidate_of, conditions_of
 from schema.context import Context
 from schema.enums import publish
 from schema.executions import Execution, common, register_kind
@@ -149,6 +152,37 @@ class OcrJob(Execution, Node):
         """Loaded for all documents of the answer at once."""
         found: str = await info.context.load(_load_texts, self.row["id"])
         return found
+
+    @strawberry.field(description="Products that may be in it; there are none until it was read to its end.")
+    async def candidates(
+        self,
+        filter: Annotated[CandidateFilter | None, strawberry.argument(description="Which ones.")] = None,
+        order_by: Annotated[
+            CandidateOrder, strawberry.argument(description="How they are sorted.")
+        ] = CandidateOrder.POSITION,
+        first: First = None,
+        after: After = None,
+        last: Last = None,
+        before: Before = None,
+    ) -> Connection[ProductCandidate]:
+        """One page of candidates."""
+        job_id, wanted = self.row["id"], conditions_of(filter)
+
+        async def fetch(limit: int, after_key: Any, before_key: Any, backwards: bool) -> Sequence[Row]:
+            return await candidates.page(
+                job_id, wanted, order=order_by, after=after_key, before=before_key, backwards=backwards, limit=limit
+            )
+
+        return await paginate(
+            fetch=fetch,
+            count=partial(candidate_queries.count, job_id, wanted),
+            first=first,
+            after=after,
+            last=last,
+            before=before,
+            key=CANDIDATE_KEYS[order_by],
+            node=candidate_of,
+        )
 
 
 @strawberry.type(description="A piece of a snippet.")

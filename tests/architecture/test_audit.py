@@ -16,6 +16,8 @@ from schema import build_schema
 from tests.architecture.test_imports import our_modules, relative, syntax_tree
 
 WRITES: dict[str, set[str]] = {
+    "acceptCandidate": {"acceptCandidate", "createProduct", "updateProduct"},
+    "acceptCandidates": {"acceptCandidates", "createProduct", "updateProduct"},
     "adjustStock": {"adjustStock"},
     "cancelDeployment": {"cancelDeployment"},
     "cancelJobRun": {"cancelJobRun"},
@@ -59,7 +61,9 @@ WRITES: dict[str, set[str]] = {
     "redeploy": {"redeploy"},
     "refreshSession": {"refreshSession"},
     "register": {"register"},
+    "rejectCandidate": {"rejectCandidate"},
     "renewRecoveryCodes": {"renewRecoveryCodes"},
+    "reopenCandidate": {"reopenCandidate"},
     "replayDelivery": {"replayDelivery"},
     "requestEmailVerification": {"requestEmailVerification"},
     "requestPasswordReset": {"requestPasswordReset"},
@@ -78,6 +82,7 @@ WRITES: dict[str, set[str]] = {
     "setUserRole": {"setUserRole"},
     "submitScan": {"submitScan"},
     "triageRisk": {"triageRisk"},
+    "undoAcceptance": {"deleteProduct", "undoAcceptance", "updateProduct"},
     "unlinkIdentity": {"unlinkIdentity"},
     "updateJob": {"updateJob"},
     "updatePreferences": {"updatePreferences"},

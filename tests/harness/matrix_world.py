@@ -72,6 +72,9 @@ MEDIUM: Final = Kind(Prefix.MEDIA)
 OCR_JOB: Final = Kind(Prefix.OCR_JOB, "ended")
 WAITING_OCR_JOB: Final = Kind(Prefix.OCR_JOB, "waiting")
 DOCUMENT_PAGE: Final = Kind(Prefix.DOCUMENT_PAGE)
+CANDIDATE: Final = Kind(Prefix.CANDIDATE, "waiting")
+REJECTED_CANDIDATE: Final = Kind(Prefix.CANDIDATE, "rejected")
+ACCEPTANCE: Final = Kind(Prefix.ACCEPTANCE)
 NOTIFICATION: Final = Kind(Prefix.NOTIFICATION, is_personal=True)
 IDENTITY: Final = Kind(Prefix.IDENTITY, is_personal=True)
 ACCESS_TOKEN: Final = Kind(Prefix.ACCESS_TOKEN, is_personal=True)
@@ -379,6 +382,28 @@ async def _document_page(world: World) -> UUID:
     return made
 
 
+async def _candidate(world: World) -> UUID:
+    return await insert_candidate(world, await _ocr_job(world))
+
+
+async def _rejected_candidate(world: World) -> UUID:
+    return await insert_candidate(world, await _ocr_job(world), state="REJECTED")
+
+
+async def _acceptance(world: World) -> UUID:
+    """An acceptance of one candidate, whose product is gone."""
+    job = await _ocr_job(world)
+    made: UUID = await world.db.fetchval(
+        """INSERT INTO candidate_acceptances (id, job_id, accepted_by_id, accepted_at, changes)
+           VALUES ($1, $2, $3, now(), '[]') RETURNING id""",
+        new_id(),
+        job,
+        world.user_id,
+    )
+    await insert_candidate(world, job, state="ACCEPTED", acceptance=made)
+    return made
+
+
 async def _notification(world: World) -> UUID:
     deployment = await world.insert_deployment(is_built=True)
     return await insert_notification(world, deployment)
@@ -431,6 +456,9 @@ MAKERS: Final[dict[Kind, Callable[[World], Awaitable[UUID]]]] = {
     OCR_JOB: _ocr_job,
     WAITING_OCR_JOB: _waiting_ocr_job,
     DOCUMENT_PAGE: _document_page,
+    CANDIDATE: _candidate,
+    REJECTED_CANDIDATE: _rejected_candidate,
+    ACCEPTANCE: _acceptance,
     NOTIFICATION: _notification,
     IDENTITY: _identity,
     ACCESS_TOKEN: _access_token,
@@ -518,4 +546,20 @@ async def insert_notification(world: World, execution: UUID) -> UUID:
             execution_id=execution,
         )
     assert made is not None
+    return made
+
+
+async def insert_candidate(world: World, job: UUID, *, state: str = "PENDING", acceptance: UUID | None = None) -> UUID:
+    """A candidate of a reading."""
+    made: UUID = await world.db.fetchval(
+        """INSERT INTO product_candidates (id, job_id, position, page, box, evidence, name, price, currency,
+               confidences, confidence, state, acceptance_id, decided_at)
+           VALUES ($1, $2, 1, 1, '[0, 0, 1, 1]', $3, $3, 1, 'EUR', '{"name": 1}', 1, $4::text, $5,
+               CASE WHEN $4::text <> 'PENDING' THEN now() END) RETURNING id""",
+        new_id(),
+        job,
+        f"Line {world.mark}",
+        state,
+        acceptance,
+    )
     return made
