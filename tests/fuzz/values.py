@@ -102,4 +102,8 @@ def register_scalars() -> None:
     """Tell schemathesis how our scalars look."""
     schemathesis.graphql.scalar("DateTime", st.datetimes().map(lambda at: nodes.String(f"{at.isoformat()}Z")))
     schemathesis.graphql.scalar("BigInt", st.integers(-(2**53), 2**53).map(nodes.Int))
+    decimals = st.decimals(allow_nan=True, places=4).map(str)
+    schemathesis.graphql.scalar("Decimal", decimals.map(nodes.String))
+    # Files come in forms only: whatever JSON has in their place is to be refused.
+    schemathesis.graphql.scalar("Upload", st.text(max_size=20).map(nodes.String))
     schemathesis.graphql.scalar("JSON", st.text(max_size=20).map(nodes.String))
