@@ -12,7 +12,7 @@ from uuid import UUID
 
 from adapters import storage
 from errors import Conflict, ValidationFailed
-from models import database, product_queries
+from models import database, media_queries, product_queries
 from models.audit import AuditEvent
 from models.database import Row
 from models.ids import Prefix
@@ -66,7 +66,7 @@ async def of_products(product_ids: Sequence[UUID]) -> dict[UUID, list[Row]]:
 async def url(row: Row) -> str:
     """A link to a medium that expires."""
     return await storage.current().presigned_get(
-        f"media/{row['media_id']}/original",
+        media_queries.object_key(row["media_id"]),
         expires_seconds=sessions.settings().download_url_seconds,
         filename=row["filename"],
         content_type=row["content_type"],
