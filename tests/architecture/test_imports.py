@@ -20,9 +20,12 @@ OURS = {*PACKAGES, "app", "cli", "settings", "errors", "tests"}
 # line that fills in what `make run` does not ask for, and the supervisor that gives its children a clean one.
 READS_ENVIRONMENT = ("settings.py", "cli.py", "adapters/embedded/")
 
-# The four edges where nothing may escape: shaping of errors for clients, the engine's loop, the outbox's, the flush of
-# effects.
-CATCHES_EVERYTHING = ("schema/execution.py", "tasks/executions.py", "tasks/outbox.py", "models/transaction.py")
+# The edges where nothing may escape: shaping of errors for clients, the engine's loop, the outbox's, the flush of
+# effects, and the child whose decoders raise whatever a stranger's file makes them raise.
+CATCHES_EVERYTHING = (
+    *("schema/execution.py", "tasks/executions.py", "tasks/outbox.py", "models/transaction.py"),
+    "adapters/decoding/child.py",
+)
 
 
 def our_modules() -> list[Path]:
