@@ -554,7 +554,7 @@ async def insert_candidate(world: World, job: UUID, *, state: str = "PENDING", a
     made: UUID = await world.db.fetchval(
         """INSERT INTO product_candidates (id, job_id, position, page, box, evidence, name, price, currency,
                confidences, confidence, state, acceptance_id, decided_at)
-           VALUES ($1, $2, 1, 1, '[0, 0, 1, 1]', $3, $3, 1, 'EUR', '{"name": 1}', 1, $4::text, $5,
+           VALUES ($1, $2, 1, 1, '[0, 0, 1, 1]', $3::text, $3::text, 1, 'EUR', '{"name": 1}', 1, $4::text, $5,
                CASE WHEN $4::text <> 'PENDING' THEN now() END) RETURNING id""",
         new_id(),
         job,
