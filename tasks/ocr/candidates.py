@@ -172,10 +172,12 @@ class _Search:
                 sure = min(told.certainty, each.certainty)
                 row.quantity = Quantity(told.number, inner[:16] if inner else None, sure)
                 row.quantity_words += unit.words
-        elif each is not None and unit is not None:
-            # A bare number among units: a letter was taken for a digit, or lost.
-            sure = each.certainty * (0.5 if each.unit is None else 1.0)
-            row.quantity, row.quantity_words = replace(each, certainty=sure), list(unit.words)
+        elif unit is not None:
+            row.unit_cell = unit
+            if each is not None:
+                # A bare number among units: a letter was taken for a digit, or lost.
+                sure = each.certainty * (0.5 if each.unit is None else 1.0)
+                row.quantity, row.quantity_words = replace(each, certainty=sure), list(unit.words)
 
     def _by_content(self, number: int, line: Line, structure: float) -> Row | None:
         texts = [cell for cell in line.cells if self._is_text(cell)]

@@ -6,11 +6,12 @@ times what speaks for or against its value. A candidate is as certain as the wea
 
 from __future__ import annotations
 
+import re
 import statistics
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Final
 
@@ -28,6 +29,9 @@ FAR_PRICE: Final = 100
 ALIGNED: Final = 8.0
 """Thousandths of the page within which prices of one column end."""
 FEW: Final = 3
+MENDED: Final = 0.4
+"""How sure a unit is that was read as a digit."""
+_GRAMS: Final = re.compile(r"([0-9]{1,5}) ?[9q]")
 _BULLETS: Final = " \t.…·•*-–—_|:;,~"
 
 
@@ -51,6 +55,7 @@ class Row:
     ean_cell: Cell | None = None
     quantity: Quantity | None = None
     quantity_words: list[Box] = field(default_factory=list)
+    unit_cell: Cell | None = None
     amount: Money | None = None
     is_labelled: bool = False
 
@@ -70,6 +75,8 @@ def judged(found: Sequence[Row], default_currency: str | None, habit: Convention
     groups: dict[int, list[Row]] = {}
     for row in found:
         groups.setdefault(row.group, []).append(row)
+    for rows in groups.values():
+        _mend(rows)
     tables = {group: _Table(rows) for group, rows in groups.items()}
     return [tables[row.group].candidate(row, default_currency, habit) for row in found]
 
@@ -77,6 +84,32 @@ def judged(found: Sequence[Row], default_currency: str | None, habit: Convention
 def letters(text: str) -> int:
     """How many letters a text has."""
     return sum(map(str.isalpha, text))
+
+
+def _mend(rows: Sequence[Row]) -> None:
+    """Put right what the rest of the table says was misread: grams taken for nines, prices that lost a separator."""
+    units = [row.quantity.unit for row in rows if row.quantity is not None and row.quantity.unit is not None]
+    are_units = len(units) >= FEW or "g" in units
+    for row in rows:
+        cell, told = row.unit_cell, row.quantity
+        if cell is not None and are_units and (told is None or told.unit is None):
+            found = _GRAMS.fullmatch(cell.text)
+            if found is not None:
+                row.quantity, row.quantity_words = Quantity(Decimal(found[1]), "g", MENDED), list(cell.words)
+        count = told.number if told is not None else None
+        if row.price is None or row.amount is None or not count:
+            continue
+        each = (row.amount.amount / count).quantize(Decimal("0.01"))
+        if (
+            each != row.price.amount
+            and each * count == row.amount.amount
+            and _digits(each) == _digits(row.price.amount)
+        ):
+            row.price = replace(row.price, amount=each, decimals=2, certainty=0.9)
+
+
+def _digits(amount: Decimal) -> str:
+    return f"{amount:f}".replace(".", "").strip("0")
 
 
 class _Table:

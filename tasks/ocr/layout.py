@@ -22,6 +22,8 @@ from tasks.ocr.page_words import PageWords
 SCALE: Final = 1_000.0
 CELL_GAP: Final = 0.8
 """A gap as wide as so many heights of the letters parts two cells; a blank is a third of one."""
+ONE_LITRE: Final = 10.0
+"""Thousandths of the page behind a number within which a stroke is the letter l and no line of a table."""
 MAX_LABELS: Final = 24
 MAX_REGIONS: Final = 4
 MIN_GUTTER_LINES: Final = 2
@@ -221,12 +223,19 @@ def _height(page: PageWords) -> float:
 
 
 def _boxes(page: PageWords, down: float) -> list[Box]:
-    found = []
+    found: list[Box] = []
     for word in page.words:
         places = (word.left, word.top, word.right, word.bottom)
         if not all(-1 <= place <= 2 for place in places) or word.right < word.left or word.bottom <= word.top:
             continue
         text = " ".join(word.text.split())
+        if (
+            text == "|"
+            and found
+            and found[-1].text.isdecimal()
+            and 0 <= word.left * SCALE - found[-1].right < ONE_LITRE
+        ):
+            text = "l"
         if not text or _LEADERS.fullmatch(text):
             continue
         left, top, right, bottom = word.left * SCALE, word.top * down, word.right * SCALE, word.bottom * down

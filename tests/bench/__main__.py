@@ -6,6 +6,7 @@ import argparse
 import asyncio
 
 from tests.bench import (
+    candidates,
     deployments,
     enqueue,
     limits,
@@ -22,6 +23,7 @@ from tests.bench import (
 )
 
 BENCHES = {
+    "candidates": candidates.main,
     "enqueue": enqueue.main,
     "limits": limits.main,
     "logins": logins.main,
