@@ -51,6 +51,8 @@ _PROSE: Final = _words(
     "vencimiento pedido pedidos orders minimo minimum pagina page factura invoice cliente customer whatsapp email"
 )
 _JOINS: Final = _words("de del con sin para por en y e o a al the of with and for in or to")
+_INITIALS: Final = re.compile(r"(?<=\b\w)\.(?=\w\b|\s|$)")
+"""The full stops of I.V.A."""
 _PHONE: Final = re.compile(r"\(?\+?[0-9]{2,4}\)?[ -]?[0-9]{3,4}[- ][0-9]{3,4}")
 
 
@@ -219,7 +221,7 @@ class _Search:
             return False
         if row.has_code and row.is_labelled:
             return True
-        tokens = re.findall(r"[^\W\d_]+", folded(text))
+        tokens = re.findall(r"[^\W\d_]+", _INITIALS.sub("", folded(text)))
         if not tokens or (tokens[0] in _SUM_WORDS and set(tokens) <= _SUM_WORDS and not _SUMS.isdisjoint(tokens)):
             return False
         if tokens[0] in {"total", "subtotal"}:

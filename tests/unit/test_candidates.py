@@ -355,6 +355,7 @@ def test_leaders_and_signs_that_stand_apart_are_no_trouble() -> None:
         [(500.0, "Subtotal"), (850.0, "120,00 €")],
         [(500.0, "Base imponible"), (850.0, "120,00 €")],
         [(500.0, "IVA 21 %"), (850.0, "25,20 €")],
+        [(500.0, "I.V.A. 16%"), (850.0, "$25.20")],
         [(500.0, "Sales tax"), (850.0, "$25.20")],
         [(500.0, "Gastos de envío"), (850.0, "4,95 €")],
         [(50.0, "Página 3 de 12")],
