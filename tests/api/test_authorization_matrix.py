@@ -250,6 +250,10 @@ async def test_tokens_with_the_scope_may_do_what_their_owner_may(cast: Cast) -> 
 # -- what answers hold
 
 
+# An administrator who lets the medium of somebody else be read has a reading, and that is theirs, with all it says.
+OWN_BY_READING = ("Query.ocrJobs", "Query.documents")
+
+
 async def test_no_answer_holds_anything_of_anothers(cast: Cast) -> None:
     project = await cast.owner.make(worlds.PROJECT)
     mine = session("owner", cast.owner)
@@ -261,6 +265,8 @@ async def test_no_answer_holds_anything_of_anothers(cast: Cast) -> None:
     secrets = [cast.owner.mark, cast.owner.person.email, cast.owner.person.username, *hidden]
     for caller, world in callers:
         for asked, answer in await deep_answers(cast, caller, world):
+            if world is cast.admin and asked.key in OWN_BY_READING:
+                continue
             assert [secret for secret in secrets if secret in answer.text] == [], asked.key
     # Other tests did much since: this one is on the first page.
     await cast.owner.make(worlds.AUDIT_EVENT)
