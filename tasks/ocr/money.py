@@ -46,6 +46,9 @@ _POINTS: Final = frozenset(
 ) | {"SGD", "USD"}
 """Currencies of places that write decimals behind a point."""
 
+_WHOLE: Final = frozenset(("CLP", "JPY", "KRW", "PYG"))
+"""Currencies without a smaller unit (ISO 4217): three digits behind a sign are thousands, whatever the paper does."""
+
 _LOOKALIKES: Final = str.maketrans("lI|OoSBZ", "11100582")
 _CURRENCY: Final = "|".join(
     re.escape(sign) for sign in sorted({*_SIGNS, *CODES, *(code.lower() for code in CODES), "$"}, key=len, reverse=True)
@@ -58,6 +61,7 @@ _MONEY: Final = re.compile(
 _NUMBER_WORD: Final = re.compile(r"[0-9]+(?:[.,][0-9]+)+")
 _DATE: Final = re.compile(r"[0-9]{1,2}[.][0-9]{1,2}[.](?:[0-9]{2}|[0-9]{4})")
 _SEPARATORS: Final = re.compile(r"[.,]")
+_THOUSANDS: Final = re.compile(r"[0-9]{1,3}(?:[.,][0-9]{3})+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +135,16 @@ def parse_money(text: str, habit: Convention, *, has_spaces: bool = True) -> Mon
         if not any(map(str.isdecimal, number)) or not (sign or _SEPARATORS.search(number)):
             return None
         certainty *= 0.3
+    currency = None if sign is None else _meaning(sign)
+    if currency in _WHOLE and _THOUSANDS.fullmatch(plain):
+        plain = _SEPARATORS.sub("", plain)
     value = parse_number(plain, habit, has_spaces=has_spaces)
     if value is None or not 0 < value[0] <= MAX_AMOUNT:
         return None
     return Money(
         amount=value[0],
         sign=sign,
-        currency=None if sign is None else _meaning(sign),
+        currency=currency,
         certainty=certainty * value[2],
         decimals=value[1],
         per=found["per"],

@@ -122,6 +122,16 @@ def test_what_is_no_amount_is_none(text: str) -> None:
     assert parse_money(text, COMMA) is None
 
 
+@pytest.mark.parametrize(
+    ("text", "amount"), [("Gs. 45.000", 45_000), ("₲45.000", 45_000), ("CLP 1.250", 1_250), ("¥1,200", 1_200)]
+)
+@pytest.mark.parametrize("habit", [POINT, COMMA, UNKNOWN])
+def test_currencies_without_a_smaller_unit_have_thousands(text: str, amount: int, habit: Convention) -> None:
+    money = parse_money(text, habit)
+    assert money is not None
+    assert (money.amount, money.decimals, money.certainty) == (Decimal(amount), 0, 1.0)
+
+
 @pytest.mark.parametrize(("text", "amount"), [("$ l2.50", "12.5"), ("$1O.00", "10"), ("S/ 1S.90", "15.9")])
 def test_letters_among_digits_are_hardly_believed(text: str, amount: str) -> None:
     money = parse_money(text, POINT)
