@@ -16,6 +16,7 @@ from models.projects import DeployHook, EnvironmentVariable, Project
 from models.scans import RiskTriage, Scan, ScanRisk
 from models.sessions import Session
 from models.sites import DeploymentFile, SiteAlias, SiteBlob, SitePublication
+from models.ticks import Tick
 from models.tools import Tool
 from models.users import User
 from models.webhooks import WebhookDelivery, WebhookEffect
@@ -60,6 +61,7 @@ __all__ = [
     "SiteAlias",
     "SiteBlob",
     "SitePublication",
+    "Tick",
     "Tool",
     "User",
     "WebhookDelivery",

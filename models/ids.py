@@ -47,6 +47,11 @@ class Prefix(StrEnum):
     CANDIDATE = "cand"
     ACCEPTANCE = "acc"
     PRODUCT = "prod"
+    PROPERTY = "prop"
+    EXPORT = "exp"
+    WEBHOOK_ENDPOINT = "whk"
+    WEBHOOK_DISPATCH = "whd"
+    INCIDENT = "inc"
     ACCESS_TOKEN = "tok"  # noqa: S105 - no password
 
 

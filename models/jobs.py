@@ -31,6 +31,7 @@ class CloseReason(StrEnum):
     ITEM_LIMIT = "ITEM_LIMIT"
     PAGE_LIMIT = "PAGE_LIMIT"
     BYTE_LIMIT = "BYTE_LIMIT"
+    DAILY_PAGE_LIMIT = "DAILY_PAGE_LIMIT"
     TIME_LIMIT = "TIME_LIMIT"
     MEMORY_LIMIT = "MEMORY_LIMIT"
     STALLED = "STALLED"
@@ -43,6 +44,7 @@ class RunTrigger(StrEnum):
     API = "API"
     RETRY = "RETRY"
     RESUME = "RESUME"
+    SCHEDULE = "SCHEDULE"
 
 
 class RequestState(StrEnum):
@@ -63,7 +65,11 @@ class FileFormat(StrEnum):
 
 
 class Job(Model):
-    """A tool with an input that belongs to a user."""
+    """A tool with an input that belongs to a user.
+
+    With `only_changes` its runs keep only what is new or differs from the last time; with `saves_products` what they
+    find goes into the catalogue of products. A run with fewer than `alarm_percent` of the usual items says so.
+    """
 
     id = fields.UUIDField(primary_key=True, default=new_id)
     owner: fields.ForeignKeyRelation[User] = fields.ForeignKeyField(
@@ -74,6 +80,9 @@ class Job(Model):
     )
     name = fields.CharField(max_length=120)
     input: fields.JSONField[dict[str, Any]] = fields.JSONField()
+    only_changes = fields.BooleanField(default=False, db_default=False)
+    saves_products = fields.BooleanField(default=False, db_default=False)
+    alarm_percent = fields.SmallIntField(default=50, db_default=50)
     created_at = fields.DatetimeField(auto_now_add=True)
     updated_at = fields.DatetimeField(auto_now=True)
 
@@ -81,11 +90,15 @@ class Job(Model):
         """Table and indexes."""
 
         table = "jobs"
+        constraints = (CheckConstraint(check="alarm_percent BETWEEN 0 AND 100", name="jobs_alarm_check"),)
         indexes = (Index(fields=("owner_id", "id"), name="jobs_owner"), Index(fields=("tool_id",), name="jobs_tool"))
 
 
 class JobRun(Model):
-    """What a crawl adds to its execution: a snapshot of the input, limits, counters and the reason it closed."""
+    """What a crawl adds to its execution: a snapshot of the input, limits, counters and the reason it closed.
+
+    `expected_items` is what the last complete runs of the job had; `is_incomplete` says that this one has far fewer.
+    """
 
     execution: fields.OneToOneRelation[Execution] = fields.OneToOneField(
         "models.Execution", related_name=False, on_delete=CASCADE, primary_key=True
@@ -113,6 +126,13 @@ class JobRun(Model):
     requests_blocked = fields.BigIntField(default=0)
     requests_robots = fields.BigIntField(default=0)
     requests_throttled = fields.BigIntField(default=0)
+    requests_dropped = fields.BigIntField(default=0, db_default=0)
+    items_rejected = fields.BigIntField(default=0, db_default=0)
+    items_unchanged = fields.BigIntField(default=0, db_default=0)
+    only_changes = fields.BooleanField(default=False, db_default=False)
+    saves_products = fields.BooleanField(default=False, db_default=False)
+    expected_items = fields.BigIntField(null=True)
+    is_incomplete = fields.BooleanField(default=False, db_default=False)
     close_reason = fields.CharEnumField(CloseReason, max_length=32, null=True)
 
     class Meta:

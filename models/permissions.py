@@ -40,6 +40,7 @@ class Permission(StrEnum):
 
     ACCOUNT_READ = "account:read"
     ACCOUNT_WRITE = "account:write"
+    ANALYTICS_READ = "analytics:read"
     AUDIT_READ = "audit:read"
     EXECUTION_READ = "execution:read"
     EXECUTION_CANCEL = "execution:cancel"
@@ -57,18 +58,25 @@ class Permission(StrEnum):
     PROJECT_CREATE = "project:create"
     PROJECT_READ = "project:read"
     PROJECT_WRITE = "project:write"
+    PROPERTY_READ = "property:read"
     REPOSITORY_READ = "repository:read"
     SCAN_READ = "scan:read"
     SCAN_WRITE = "scan:write"
+    STATUS_WRITE = "status:write"
+    SYSTEM_READ = "system:read"
     TOOL_READ = "tool:read"
     TOOL_WRITE = "tool:write"
     USER_READ = "user:read"
     USER_WRITE = "user:write"
+    WEBHOOK_READ = "webhook:read"
+    WEBHOOK_WRITE = "webhook:write"
 
 
 _USER = frozenset(Permission) - {
     Permission.MEDIA_WRITE,
     Permission.PRODUCT_WRITE,
+    Permission.STATUS_WRITE,
+    Permission.SYSTEM_READ,
     Permission.TOOL_WRITE,
     Permission.USER_READ,
     Permission.USER_WRITE,
@@ -78,6 +86,7 @@ ROLE_PERMISSIONS: dict[Role, frozenset[Permission]] = {Role.USER: _USER, Role.AD
 TOKEN_SCOPES: dict[Permission, TokenScope | None] = {
     Permission.ACCOUNT_READ: None,
     Permission.ACCOUNT_WRITE: None,
+    Permission.ANALYTICS_READ: TokenScope.READ,
     Permission.AUDIT_READ: TokenScope.ADMIN,
     Permission.EXECUTION_READ: TokenScope.READ,
     Permission.EXECUTION_CANCEL: TokenScope.WRITE,
@@ -95,13 +104,18 @@ TOKEN_SCOPES: dict[Permission, TokenScope | None] = {
     Permission.PROJECT_CREATE: TokenScope.WRITE,
     Permission.PROJECT_READ: TokenScope.READ,
     Permission.PROJECT_WRITE: TokenScope.WRITE,
+    Permission.PROPERTY_READ: TokenScope.READ,
     Permission.REPOSITORY_READ: TokenScope.READ,
     Permission.SCAN_READ: TokenScope.READ,
     Permission.SCAN_WRITE: TokenScope.WRITE,
+    Permission.STATUS_WRITE: TokenScope.ADMIN,
+    Permission.SYSTEM_READ: TokenScope.ADMIN,
     Permission.TOOL_READ: TokenScope.READ,
     Permission.TOOL_WRITE: TokenScope.ADMIN,
     Permission.USER_READ: TokenScope.ADMIN,
     Permission.USER_WRITE: TokenScope.ADMIN,
+    Permission.WEBHOOK_READ: TokenScope.READ,
+    Permission.WEBHOOK_WRITE: TokenScope.WRITE,
 }
 """The narrowest scope that grants a permission to an access token; None for what only a session may."""
 

@@ -30,6 +30,11 @@ publish(
     "What a notification is about. Expect new values.",
     DEPLOYMENT_SUCCEEDED="A deployment was built; its title says whether it is live.",
     DEPLOYMENT_FAILED="A deployment failed.",
+    JOB_SUCCEEDED="A run of a job is done.",
+    JOB_FAILED="A run of a job failed.",
+    JOB_INCOMPLETE="A run of a job found far fewer items than usual.",
+    SCHEDULE_PAUSED="A schedule was paused because its job cannot run.",
+    WEBHOOK_DISABLED="A webhook endpoint was switched off because it did not answer for days.",
 )
 
 

@@ -41,6 +41,7 @@ publish(
     ITEM_LIMIT="It had as many items as it may.",
     PAGE_LIMIT="It had fetched as many pages as it may.",
     BYTE_LIMIT="It had downloaded as much as it may.",
+    DAILY_PAGE_LIMIT="Its owner had fetched as many pages that day as they may.",
     TIME_LIMIT="Its time was up.",
     MEMORY_LIMIT="It used more memory than it may.",
     STALLED="No page came for ten minutes.",
@@ -52,6 +53,7 @@ publish(
     API="A call.",
     RETRY="A call to run again from the start.",
     RESUME="A call to go on where a run ended.",
+    SCHEDULE="The job's schedule.",
 )
 publish(
     FileFormat,
