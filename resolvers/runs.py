@@ -12,8 +12,7 @@ from uuid import UUID
 
 from adapters import storage
 from errors import Conflict, ValidationFailed
-from models import database, execution_commands, execution_rows
-from models.audit import AuditEvent
+from models import database, execution_rows
 from models.database import Row
 from models.executions import ExecutionStatus
 from models.idempotency import once
@@ -22,7 +21,7 @@ from models.jobs import RunTrigger
 from models.permissions import Actor, Permission
 from models.transaction import unit_of_work
 from resolvers import access, executions, sessions
-from tasks import queue
+from tasks.crawl import creation
 from tasks.crawl.kind import KIND
 
 LIMITS: Final[Mapping[str, tuple[int, int]]] = {
@@ -54,28 +53,18 @@ async def start(
     run_id = new_id()
 
     async def make() -> None:
-        source = await database.row(
-            """SELECT j.owner_id, j.tool_id, t.spider, t.is_active, j.input FROM jobs j
-               JOIN tools t ON t.id = j.tool_id WHERE j.id = $1 FOR SHARE OF j""",
-            job["id"],
-        )
-        if source is None:
-            raise access.missing()
-        if not source["is_active"]:
-            raise Conflict("The job's tool is not active; no run can start.")
-        await _create(actor, run_id, source["owner_id"], checked)
-        await _insert_run(
+        is_there = await creation.start(
+            sessions.settings(),
+            actor,
             run_id,
             job["id"],
-            source["tool_id"],
-            source["spider"],
-            source["input"],
-            checked,
+            limits=checked,
             trigger=trigger,
-            dataset_id=run_id,
+            action=action,
             retry_of=retry_of,
         )
-        await _record(actor, action, run_id, job["id"])
+        if not is_there:
+            raise access.missing()
 
     async with unit_of_work():
         return await once(
@@ -143,7 +132,7 @@ async def resume(actor: Actor, run_id: str, *, limits: Mapping[str, int] | None,
             raise Conflict("This run was resumed already; resume the run that followed it.")
         if state["is_seeded"] and not state["has_requests"]:
             raise Conflict("This run has nothing left to fetch; retry it to crawl from the start.")
-        await _create(actor, new_run_id, row["owner_id"], checked)
+        await creation.create_execution(sessions.settings(), actor, new_run_id, row["owner_id"], checked)
         await database.rows(
             """INSERT INTO job_runs (execution_id, job_id, tool_id, spider, input, limits, trigger, dataset_id,
                    resumed_from_id, is_seeded, items_scraped, pages_crawled, errors_count, bytes_downloaded,
@@ -156,7 +145,7 @@ async def resume(actor: Actor, run_id: str, *, limits: Mapping[str, int] | None,
             row["id"],
             database.to_json(checked),
         )
-        await _record(actor, "resumeJobRun", new_run_id, row["job_id"])
+        await creation.record(actor, "resumeJobRun", new_run_id, row["job_id"])
 
     async with unit_of_work():
         return await once(
@@ -267,50 +256,3 @@ async def count(actor: Actor, **filters: Any) -> int:
 def _refuse_unfinished(row: Row) -> None:
     if not ExecutionStatus(row["status"]).is_final:
         raise Conflict("The run has not ended yet; cancel it or wait for its end.", status=row["status"])
-
-
-async def _create(actor: Actor, run_id: UUID, owner_id: UUID, limits: Mapping[str, int]) -> None:
-    settings = sessions.settings()
-    await execution_commands.create(
-        run_id,
-        kind=KIND,
-        owner_id=owner_id,
-        requested_by=actor.user_id,
-        timeout_seconds=limits.get("timeoutSeconds", settings.crawl_timeout_seconds),
-        max_attempts=settings.max_attempts,
-        max_queued=settings.max_queued_per_user,
-    )
-    await queue.ring(KIND, run_id)
-
-
-async def _insert_run(
-    run_id: UUID,
-    job_id: UUID,
-    tool_id: UUID,
-    spider: str,
-    input_json: str,
-    limits: Mapping[str, int],
-    *,
-    trigger: RunTrigger,
-    dataset_id: UUID,
-    retry_of: UUID | None,
-) -> None:
-    await database.rows(
-        """INSERT INTO job_runs (execution_id, job_id, tool_id, spider, input, limits, trigger, dataset_id, retry_of_id,
-               is_seeded, items_scraped, pages_crawled, errors_count, bytes_downloaded, requests_blocked,
-               requests_robots, requests_throttled)
-           VALUES ($1, $2, $3, $4, $5::jsonb, $6::jsonb, $7, $8, $9, false, 0, 0, 0, 0, 0, 0, 0)""",
-        run_id,
-        job_id,
-        tool_id,
-        spider,
-        input_json,
-        database.to_json(dict(limits)),
-        trigger.value,
-        dataset_id,
-        retry_of,
-    )
-
-
-async def _record(actor: Actor, action: str, run_id: UUID, job_id: UUID) -> None:
-    await AuditEvent.record(actor, action, target_type="run", target_id=run_id, details={"job": str(job_id)})
