@@ -459,6 +459,7 @@ def _setting_lines(name: str) -> list[str]:
 def doctor(_options: argparse.Namespace) -> int:
     """Print one line for each check; 1 when something is wrong."""
     from adapters.doctor import Finding, examine
+    from tasks.crawl.crawler.classes import faulty_spiders
 
     absent = {name: value for name, value in PROVIDED.items() if name.upper() not in os.environ}
     healthy = True
@@ -483,6 +484,8 @@ def doctor(_options: argparse.Namespace) -> int:
             report(finding)
 
     asyncio.run(examine_all())
+    for name, package, reason in faulty_spiders():
+        report(Finding(f"Spider {name}", False, f"{package}: {reason}", "correct or remove that package"))
     return 0 if healthy else 1
 
 

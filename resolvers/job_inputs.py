@@ -21,7 +21,8 @@ from errors import Conflict, ValidationFailed
 from models.executions import FailureCode
 from resolvers import json_schemas
 from resolvers.json_schemas import MAX_FAULTS
-from tasks.crawl.spiders import MAX_MESSAGE_CHARACTERS, SPIDERS, InputFault, SpiderDefinition, input_faults
+from tasks.crawl.contracts import InputFault, SpiderDefinition
+from tasks.crawl.spiders import MAX_MESSAGE_CHARACTERS, SPIDERS, input_faults
 
 MAX_INPUT_BYTES: Final = 262_144
 INLINE_BYTES: Final = 1_024

@@ -21,8 +21,9 @@ from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
 from errors import Conflict, ValidationFailed
+from tasks.crawl.contracts import InputFault
 from tasks.crawl.input_schemas import DRAFT
-from tasks.crawl.spiders import MAX_MESSAGE_CHARACTERS, InputFault
+from tasks.crawl.spiders import MAX_MESSAGE_CHARACTERS
 
 MAX_SCHEMA_BYTES: Final = 65_536
 MAX_FAULTS: Final = 20

@@ -22,6 +22,7 @@ class FieldType(StrEnum):
 
 
 NAME: Final = "catalogue"
+CRAWLER_CLASS: Final = "tasks.crawl.crawler.spiders.catalogue:CatalogueSpider"
 TITLE: Final = "Catalogue"
 DESCRIPTION: Final = (
     "Reads any list of similar things: products, books, events. Fields are CSS or XPath selectors, taken from the "

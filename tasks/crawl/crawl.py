@@ -26,7 +26,7 @@ from models.jobs import CloseReason
 from models.leases import LeaseLost
 from models.logs import LogLevel, NewLine
 from settings import Settings
-from tasks.crawl import frontier
+from tasks.crawl import frontier, installed_spiders
 from tasks.crawl.crawler import protocol
 from tasks.crawl.crawler.protocol import MessageType
 from tasks.work import Work
@@ -98,10 +98,9 @@ class Crawl:
 
         Raises LeaseLost when the process ended because the lease did.
         """
-        environment = {"PATH": os.defpath, "PYTHONPATH": str(CHECKOUT), "PYTHONUNBUFFERED": "1", "LANG": "C.UTF-8"}
         command = [sys.executable, "-m", "tasks.crawl.crawler"]
         try:
-            async with self._work.spawn(command, env=environment, cwd=CHECKOUT) as tree:
+            async with self._work.spawn(command, env=crawler_environment(), cwd=CHECKOUT) as tree:
                 exit = await self._drive(tree)
         except CannotStart as error:
             if time.monotonic() >= self._work.lease_deadline:
@@ -300,6 +299,12 @@ class Crawl:
         # Not drained: the crawler has asked for all it is sent, so what waits here is bounded by its own word.
         if not tree.stdin.is_closing():
             tree.stdin.write(protocol.encode(message))
+
+
+def crawler_environment() -> dict[str, str]:
+    """All that a crawler process is told by its environment: nothing of this one but where modules are."""
+    path = os.pathsep.join(installed_spiders.import_path(CHECKOUT))
+    return {"PATH": os.defpath, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "LANG": "C.UTF-8"}
 
 
 def log_line(message: Mapping[str, Any]) -> NewLine:

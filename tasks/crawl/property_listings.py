@@ -19,6 +19,7 @@ class AreaUnit(StrEnum):
 
 
 NAME: Final = "property_listings"
+CRAWLER_CLASS: Final = "tasks.crawl.crawler.spiders.property_listings:PropertyListingsSpider"
 TITLE: Final = "Property listings"
 DESCRIPTION: Final = (
     "Brings home offers of houses and flats in one normalised shape. Reads schema.org data (JSON-LD, microdata) and "

@@ -1,49 +1,32 @@
-"""The spiders that Switchyard ships: their contracts, and whether an input fulfils one.
+"""The spiders of this installation: their contracts, and whether an input fulfils one.
 
 Readable without Scrapy (a second of import that the API would pay for nothing): code that crawls lives in
-`tasks.crawl.crawler`, in a process of its own. A spider is listed here by one line, its module being the contract.
+`tasks.crawl.crawler`, in a process of its own. A spider that ships is listed here by one line, its module being the
+contract; packages that are installed beside Switchyard may bring others (`installed_spiders`).
 """
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from functools import cache
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 from jsonschema import Draft202012Validator
 
-from tasks.crawl import catalogue, property_listings
+from tasks.crawl import catalogue, installed_spiders, property_listings
+from tasks.crawl.contracts import InputFault, SpiderDefinition, SpiderUnusable, nothing_more
+from tasks.crawl.installed_spiders import InstalledSpider
 from tasks.crawl.selectors import SelectorError, to_xpath
 
 MAX_MESSAGE_CHARACTERS = 300
 """jsonschema quotes the faulty value; nobody wants to read all of it."""
 
+_log = logging.getLogger("switchyard.spiders")  # crawlers read this module and do without structlog
 
-@dataclass(frozen=True)
-class SpiderDefinition:
-    """One spider's contract."""
-
-    name: str
-    title: str
-    description: str
-    input_schema: Mapping[str, Any]
-    output_schema: Mapping[str, Any]
-    example_input: Mapping[str, Any]
-    narrow_output: Callable[[Mapping[str, Any]], Mapping[str, Any]]
-    """`output_schema` for one valid input: what each item is checked against."""
-
-
-@dataclass(frozen=True)
-class InputFault:
-    """What is wrong in an input and where; `path` leads there from the input's root."""
-
-    path: tuple[str | int, ...]
-    message: str
-
-
-SPIDERS: Mapping[str, SpiderDefinition] = MappingProxyType(
+SHIPPED: Final[Mapping[str, SpiderDefinition]] = MappingProxyType(
     {
         module.NAME: SpiderDefinition(
             module.NAME,
@@ -53,6 +36,8 @@ SPIDERS: Mapping[str, SpiderDefinition] = MappingProxyType(
             module.OUTPUT_SCHEMA,
             module.EXAMPLE_INPUT,
             module.output_schema,
+            module.CRAWLER_CLASS,
+            getattr(module, "more_faults", nothing_more),
         )
         for module in (catalogue, property_listings)
     }
@@ -60,21 +45,70 @@ SPIDERS: Mapping[str, SpiderDefinition] = MappingProxyType(
 """By name."""
 
 
+class Spiders(Mapping[str, SpiderDefinition]):
+    """The spiders that can be used, by name. Packages are looked through at the first question after those that ship.
+
+    A faulty one is logged then and left out; `installed` tells of it.
+    """
+
+    def __getitem__(self, name: str) -> SpiderDefinition:
+        shipped = SHIPPED.get(name)
+        return shipped if shipped is not None else _usable()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**SHIPPED, **_usable()})
+
+    def __len__(self) -> int:
+        return len(SHIPPED) + len(_usable())
+
+
+SPIDERS: Final = Spiders()
+
+
+@cache
+def installed() -> tuple[InstalledSpider, ...]:
+    """What other packages bring, faulty ones with the reason; looked for once."""
+    spiders = tuple(installed_spiders.found(SHIPPED))
+    for spider in spiders:
+        if spider.definition is None:
+            told = {"spider": spider.name, "package": spider.package, "reason": spider.reason}
+            _log.warning("spider_not_usable", extra=told)
+    return spiders
+
+
+@cache
+def _usable() -> Mapping[str, SpiderDefinition]:
+    return {spider.name: spider.definition for spider in installed() if spider.definition is not None}
+
+
+def only(name: str) -> SpiderDefinition:
+    """One spider, without importing the others' packages; raises SpiderUnusable with the reason."""
+    if name in SHIPPED:
+        return SHIPPED[name]
+    for spider in installed_spiders.found(SHIPPED, only=name):
+        if spider.definition is not None:
+            return spider.definition
+        raise SpiderUnusable(f"The spider {name!r} of {spider.package} cannot be used: {spider.reason}.")
+    raise SpiderUnusable(f"There is no spider {name!r}.")
+
+
 def input_faults(spider: SpiderDefinition, spider_input: Any) -> list[InputFault]:
-    """Everything wrong with an input: against the schema, then selectors and regular expressions; empty if fine."""
+    """Everything wrong with an input: against the schema, then expressions and the rest; empty if fine."""
     errors = sorted(
         Draft202012Validator(dict(spider.input_schema)).iter_errors(spider_input), key=lambda e: e.json_path
     )
     if errors:
         return [InputFault(tuple(error.absolute_path), error.message[:MAX_MESSAGE_CHARACTERS]) for error in errors]
-    return list(_expression_faults(spider_input, ()))
+    return [*_expression_faults(spider_input, ()), *spider.more_faults(spider_input)]
 
 
 def _expression_faults(value: Any, path: tuple[str | int, ...]) -> Iterator[InputFault]:
     """Selectors and patterns are known by their keys, so that a new spider's input is covered by itself."""
     if isinstance(value, list):
+        is_patterns = bool(path) and str(path[-1]).endswith("Patterns")
         for position, item in enumerate(value):
-            yield from _expression_faults(item, (*path, position))
+            here = (*path, position)
+            yield from _pattern_faults(item, here) if is_patterns else _expression_faults(item, here)
     elif isinstance(value, dict):
         for key, item in value.items():
             here = (*path, key)
@@ -84,9 +118,13 @@ def _expression_faults(value: Any, path: tuple[str | int, ...]) -> Iterator[Inpu
                 except SelectorError as error:
                     yield InputFault(here, str(error))
             elif (key == "regex" or key.endswith("Pattern")) and isinstance(item, str):
-                try:
-                    re.compile(item)
-                except (re.error, RecursionError, OverflowError) as error:
-                    yield InputFault(here, f"not a regular expression: {error}")
+                yield from _pattern_faults(item, here)
             else:
                 yield from _expression_faults(item, here)
+
+
+def _pattern_faults(pattern: str, path: tuple[str | int, ...]) -> Iterator[InputFault]:
+    try:
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        yield InputFault(path, f"not a regular expression: {error}")

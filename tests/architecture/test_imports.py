@@ -21,10 +21,12 @@ OURS = {*PACKAGES, "app", "cli", "settings", "errors", "tests"}
 READS_ENVIRONMENT = ("settings.py", "cli.py", "adapters/embedded/")
 
 # The edges where nothing may escape: shaping of errors for clients, the engine's loop, the outbox's, the flush of
-# effects, and the child whose decoders raise whatever a stranger's file makes them raise.
+# effects, the child whose decoders raise whatever a stranger's file makes them raise, and the imports of spiders that
+# other packages bring.
 CATCHES_EVERYTHING = (
     *("schema/execution.py", "tasks/executions.py", "tasks/outbox.py", "models/transaction.py"),
     "adapters/decoding/child.py",
+    "tasks/crawl/installed_spiders.py",
 )
 
 

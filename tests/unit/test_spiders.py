@@ -20,6 +20,7 @@ from scrapy.http import Response
 from tasks.crawl import practice_site
 from tasks.crawl.catalogue import FieldType
 from tasks.crawl.catalogue import output_schema as catalogue_output
+from tasks.crawl.contracts import SpiderDefinition
 from tasks.crawl.crawler.pages import PageTooSlow, deadline, item_key, storable
 from tasks.crawl.crawler.politeness import retry_after_seconds
 from tasks.crawl.crawler.protocol import (
@@ -36,7 +37,7 @@ from tasks.crawl.crawler.protocol import (
 from tasks.crawl.crawler.spiders.listing_data import listing_from, overridden
 from tasks.crawl.property_listings import OUTPUT_SCHEMA, OVERRIDABLE
 from tasks.crawl.selectors import Extraction, FieldRule, SelectorError, ValueFault, converted, to_xpath
-from tasks.crawl.spiders import SPIDERS, SpiderDefinition, input_faults
+from tasks.crawl.spiders import SPIDERS, input_faults
 from tests.worker.crawler_driver import FAST, crawl, start_message
 
 URL = "https://homes.example/offers/12-mill-lane"

@@ -29,8 +29,7 @@ def main() -> int:
         return EXIT_NOT_STARTED
     if refusal := _refusal(start):
         path, detail = refusal
-        message = {"type": "closed", "reason": CloseReason.START_ERROR.value, "detail": detail, "path": path}
-        os.write(out_fd, encode(message))
+        _refuse(out_fd, path, detail)
         return 0
     _crawl(start, in_fd, out_fd, rest)
     return 0
@@ -59,13 +58,20 @@ def _read_line(fd: int) -> tuple[bytes, bytes]:
 
 def _refusal(start: Start) -> tuple[list[str | int], str] | None:
     """Why the crawl cannot start, as a path into the input and a sentence; None if it can."""
-    from tasks.crawl.spiders import SPIDERS, input_faults
+    from tasks.crawl import spiders
+    from tasks.crawl.contracts import SpiderUnusable
 
-    definition = SPIDERS.get(start.spider)
-    if definition is None:
-        return [], f"There is no spider {start.spider!r}."
-    fault = next(iter(input_faults(definition, start.input)), None)
+    try:
+        definition = spiders.only(start.spider)
+    except SpiderUnusable as error:
+        return [], str(error)
+    fault = next(iter(spiders.input_faults(definition, start.input)), None)
     return None if fault is None else (list(fault.path), fault.message)
+
+
+def _refuse(out_fd: int, path: list[str | int], detail: str) -> None:
+    message = {"type": "closed", "reason": CloseReason.START_ERROR.value, "detail": detail, "path": path}
+    os.write(out_fd, encode(message))
 
 
 def _crawl(start: Start, in_fd: int, out_fd: int, already_read: bytes) -> None:
@@ -77,17 +83,22 @@ def _crawl(start: Start, in_fd: int, out_fd: int, already_read: bytes) -> None:
 
     process = AsyncCrawlerProcess(settings_for(start))
 
+    from tasks.crawl import spiders
+    from tasks.crawl.contracts import SpiderUnusable
     from tasks.crawl.crawler.channel import Channel
+    from tasks.crawl.crawler.classes import class_of
     from tasks.crawl.crawler.session import LogLines, Session
-    from tasks.crawl.crawler.spiders.catalogue import CatalogueSpider
-    from tasks.crawl.crawler.spiders.property_listings import PropertyListingsSpider
 
-    classes = {each.name: each for each in (CatalogueSpider, PropertyListingsSpider)}
+    try:
+        spider_class = class_of(spiders.only(start.spider))
+    except SpiderUnusable as error:
+        _refuse(out_fd, [], str(error))
+        return
     session = Session(start, Channel(in_fd, out_fd, already_read=already_read))
     _send_logs_to(session, LogLines(session))
     gc.freeze()
     gc.enable()
-    process.crawl(classes[start.spider], session=session)
+    process.crawl(spider_class, session=session)
     process.start(install_signal_handlers=False)
 
 
