@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from models import database, keyset
@@ -30,7 +30,8 @@ class JobOrderField(StrEnum):
 
 
 _SELECT: Final = f"""
-SELECT j.id, j.owner_id, j.name, j.created_at, j.updated_at, {TOOL_COLUMNS},
+SELECT j.id, j.owner_id, j.name, j.only_changes, j.saves_products, j.alarm_percent, j.created_at, j.updated_at,
+       {TOOL_COLUMNS},
        u.email AS owner_email, u.username AS owner_username, u.name AS owner_name, u.role AS owner_role,
        u.created_at AS owner_created_at
 FROM jobs j JOIN tools t ON t.id = j.tool_id JOIN users u ON u.id = j.owner_id
@@ -96,27 +97,61 @@ async def count_owned(owner_id: UUID) -> int:
     return int(await database.value("SELECT count(*) FROM jobs WHERE owner_id = $1", owner_id))
 
 
-async def insert(job_id: UUID, *, owner_id: UUID, tool_id: UUID, name: str, input: Mapping[str, Any]) -> bool:
+class JobSettings(NamedTuple):
+    """What a job does with what its runs find; None where a change leaves it as it is."""
+
+    only_changes: bool | None = None
+    saves_products: bool | None = None
+    alarm_percent: int | None = None
+
+    def given(self) -> dict[str, bool | int]:
+        """Those that are set, by the names of their columns."""
+        return {name: value for name, value in self._asdict().items() if value is not None}
+
+
+UNSET: Final = JobSettings()
+"""No setting given."""
+
+
+async def insert(
+    job_id: UUID,
+    *,
+    owner_id: UUID,
+    tool_id: UUID,
+    name: str,
+    input: Mapping[str, Any],
+    settings: JobSettings = UNSET,
+) -> bool:
     """Add a job; False when its tool is gone or not active any more."""
     created = await database.value(
-        "INSERT INTO jobs (id, owner_id, tool_id, name, input, created_at, updated_at)"
-        " SELECT $1, $2, t.id, $4, $5::jsonb, now(), now() FROM tools t WHERE t.id = $3 AND t.is_active"
+        "INSERT INTO jobs (id, owner_id, tool_id, name, input, only_changes, saves_products, alarm_percent,"
+        " created_at, updated_at)"
+        " SELECT $1, $2, t.id, $4, $5::jsonb, coalesce($6, false), coalesce($7, false), coalesce($8::smallint, 50),"
+        " now(), now() FROM tools t WHERE t.id = $3 AND t.is_active"
         " FOR SHARE OF t RETURNING jobs.id",
         job_id,
         owner_id,
         tool_id,
         name,
         database.to_json(dict(input)),
+        *settings,
     )
     return created is not None
 
 
 async def update(
-    job_id: UUID, *, seen_at: datetime, name: str | None = None, input: Mapping[str, Any] | None = None
+    job_id: UUID,
+    *,
+    seen_at: datetime,
+    name: str | None = None,
+    input: Mapping[str, Any] | None = None,
+    settings: JobSettings = UNSET,
 ) -> bool:
     """Change a job as it was at `seen_at`, its `updated_at` then; False when it is gone or has changed since."""
     updated = await database.value(
         "UPDATE jobs SET name = coalesce($3, name), input = coalesce($4::jsonb, input),"
+        " only_changes = coalesce($5, only_changes), saves_products = coalesce($6, saves_products),"
+        " alarm_percent = coalesce($7::smallint, alarm_percent),"
         # Strictly later than before, so that no two versions of a job look alike.
         " updated_at = greatest(clock_timestamp(), updated_at + interval '1 microsecond')"
         " WHERE id = $1 AND updated_at = $2 RETURNING id",
@@ -124,6 +159,7 @@ async def update(
         seen_at,
         name,
         None if input is None else database.to_json(dict(input)),
+        *settings,
     )
     return updated is not None
 

@@ -13,12 +13,13 @@ from typing import Any, Final
 from uuid import UUID
 
 from adapters import storage
-from errors import Conflict, NotFound, Unauthorized
+from errors import Conflict, NotFound, Unauthorized, ValidationFailed
 from models import database, job_queries, tools
 from models.audit import AuditEvent
 from models.database import Row
 from models.idempotency import earlier, once
 from models.ids import new_id
+from models.job_queries import UNSET, JobSettings
 from models.permissions import Actor, Permission
 from models.transaction import after_commit, unit_of_work
 from resolvers import access, job_inputs, runs, sessions, texts
@@ -46,6 +47,7 @@ async def create(
     tool_id: str,
     name: str,
     parts: Parts,
+    settings: JobSettings = UNSET,
     run: bool = False,
     limits: Mapping[str, int] | None = None,
     idempotency_key: str | None = None,
@@ -63,8 +65,11 @@ async def create(
         access.allow(actor, Permission.JOB_RUN)
     valid_name = texts.line(name, path=["input", "name"], max_length=MAX_NAME_LENGTH)
     given = job_inputs.canonical({key: value for key, value in parts.items() if value is not None})
+    _check_settings(actor, settings)
     checked_limits = runs.check_limits(limits or {})
-    request = {"toolId": tool_id, "name": valid_name, "input": given, "run": run, "limits": checked_limits}
+    request: dict[str, Any] = {
+        "toolId": tool_id, "name": valid_name, "input": given, "run": run, "limits": checked_limits, **settings.given()
+    }  # fmt: skip
     job_id = new_id()
     run_id: UUID | None = None
 
@@ -78,7 +83,7 @@ async def create(
         nonlocal run_id
         await _refuse_too_many(owner_id)
         if not await job_queries.insert(
-            job_id, owner_id=owner_id, tool_id=tool["tool_id"], name=valid_name, input=spider_input
+            job_id, owner_id=owner_id, tool_id=tool["tool_id"], name=valid_name, input=spider_input, settings=settings
         ):
             raise _inactive()
         await _record(actor, _CREATE, job_id, name=valid_name, tool=str(tool["tool_id"]))
@@ -92,24 +97,27 @@ async def create(
     return Created(await _existing(job_id), run_id)
 
 
-async def update(actor: Actor, job_id: str, *, name: str | None, parts: Parts) -> Row:
-    """Change a job's name, parts of its input, or both; a part that is None is taken away.
+async def update(actor: Actor, job_id: str, *, name: str | None, parts: Parts, settings: JobSettings = UNSET) -> Row:
+    """Change a job's name, settings or parts of its input; a part that is None is taken away.
 
     The input as a whole must fit the tool again. Raises as `create`, and Conflict when others keep changing it.
     """
     valid_name = None if name is None else texts.line(name, path=["input", "name"], max_length=MAX_NAME_LENGTH)
     given = job_inputs.canonical(parts)
+    _check_settings(actor, settings)
     for _ in range(UPDATE_ATTEMPTS):
         row = await access.job(actor, job_id, to=Permission.JOB_WRITE)
-        if valid_name is None and not given:
+        if valid_name is None and not given and not settings.given():
             return row
         spider_input = None
         if given:
             stored = await input_of(row["id"])
             spider_input = await _checked_input(row, job_inputs.merged(given, stored=stored), given)
         async with unit_of_work():
-            if await job_queries.update(row["id"], seen_at=row["updated_at"], name=valid_name, input=spider_input):
-                changed = sorted([*given, *(["name"] if valid_name is not None else [])])
+            if await job_queries.update(
+                row["id"], seen_at=row["updated_at"], name=valid_name, input=spider_input, settings=settings
+            ):
+                changed = sorted([*given, *settings.given(), *(["name"] if valid_name is not None else [])])
                 await _record(actor, "updateJob", row["id"], changed=changed)
                 return await _existing(row["id"])
     raise Conflict("The job is being changed by others; look at it again.")
@@ -158,6 +166,13 @@ async def input_of(job_id: UUID) -> dict[str, Any]:
         raise access.missing()
     spider_input: dict[str, Any] = found[job_id]
     return spider_input
+
+
+def _check_settings(actor: Actor, settings: JobSettings) -> None:
+    if settings.saves_products:
+        access.allow(actor, Permission.PRODUCT_WRITE)
+    if settings.alarm_percent is not None and not 0 <= settings.alarm_percent <= 100:
+        raise ValidationFailed("`alarmPercent` must be between 0 and 100.", path=["input", "alarmPercent"])
 
 
 async def _usable_tool(actor: Actor, tool_id: str) -> Row:

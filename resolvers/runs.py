@@ -135,11 +135,13 @@ async def resume(actor: Actor, run_id: str, *, limits: Mapping[str, int] | None,
         await creation.create_execution(sessions.settings(), actor, new_run_id, row["owner_id"], checked)
         await database.rows(
             """INSERT INTO job_runs (execution_id, job_id, tool_id, spider, input, limits, trigger, dataset_id,
-                   resumed_from_id, is_seeded, items_scraped, pages_crawled, errors_count, bytes_downloaded,
-                   requests_blocked, requests_robots, requests_throttled)
-               SELECT $1, job_id, tool_id, spider, input, $3::jsonb, 'RESUME', dataset_id, execution_id, is_seeded,
-                   items_scraped, pages_crawled, errors_count, bytes_downloaded, requests_blocked, requests_robots,
-                   requests_throttled
+                   resumed_from_id, only_changes, saves_products, is_seeded, items_scraped, items_rejected,
+                   items_unchanged, pages_crawled, errors_count, bytes_downloaded, requests_blocked, requests_robots,
+                   requests_throttled, requests_dropped)
+               SELECT $1, job_id, tool_id, spider, input, $3::jsonb, 'RESUME', dataset_id, execution_id,
+                   only_changes, saves_products, is_seeded, items_scraped, items_rejected, items_unchanged,
+                   pages_crawled, errors_count, bytes_downloaded, requests_blocked, requests_robots,
+                   requests_throttled, requests_dropped
                FROM job_runs WHERE execution_id = $2""",
             new_run_id,
             row["id"],

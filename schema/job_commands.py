@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import strawberry
 
+from models.job_queries import JobSettings
 from models.permissions import Permission
 from resolvers import jobs
 from schema.context import Context
@@ -45,6 +46,18 @@ class CreateJobInput:
         default=None,
         description="All else that the tool's `inputSchema` has: an object. The whole input has up to 256 KiB.",
     )
+    only_changes: bool | None = strawberry.field(
+        default=None, description="Let its runs keep only items that are new or differ from the last time."
+    )
+    saves_products: bool | None = strawberry.field(
+        default=None,
+        description="Put what its runs find into the catalogue of products as well, for those who may change it.",
+    )
+    alarm_percent: int | None = strawberry.field(
+        default=None,
+        description="Call a run incomplete with less than this share, in percent, of the items it usually has: 0 to "
+        "100, 50 unless given; 0 switches it off.",
+    )
     run: bool = strawberry.field(default=False, description="Queue its first run at once.")
     limits: RunLimitsInput | None = strawberry.field(
         default=None, description="Bounds of that first run; without `run` they are checked and forgotten."
@@ -76,6 +89,9 @@ class UpdateJobInput:
     config: strawberry.Maybe[JSON | None] = strawberry.field(
         description="Replaces all of the input that has no field of its own here."
     )
+    only_changes: strawberry.Maybe[bool] = strawberry.field(description="As in `CreateJobInput`.")
+    saves_products: strawberry.Maybe[bool] = strawberry.field(description="As in `CreateJobInput`.")
+    alarm_percent: strawberry.Maybe[int] = strawberry.field(description="As in `CreateJobInput`.")
 
     def parts(self) -> dict[str, Any]:
         """The given parts of the input."""
@@ -87,6 +103,14 @@ class UpdateJobInput:
             "config": self.config,
         }
         return {name: some.value for name, some in given.items() if some is not None}
+
+    def settings(self) -> JobSettings:
+        """The given settings."""
+        return JobSettings(
+            None if self.only_changes is None else self.only_changes.value,
+            None if self.saves_products is None else self.saves_products.value,
+            None if self.alarm_percent is None else self.alarm_percent.value,
+        )
 
 
 @strawberry.input(description="Which job goes.")
@@ -145,6 +169,7 @@ class JobsMutation:
                 "startingName": input.starting_name,
                 "config": input.config,
             },
+            settings=JobSettings(input.only_changes, input.saves_products, input.alarm_percent),
             run=input.run,
             limits=input.limits.given() if input.limits else None,
             idempotency_key=input.idempotency_key,
@@ -161,7 +186,7 @@ class JobsMutation:
     ) -> UpdateJobPayload:
         """A changed job."""
         name = None if input.name is None else input.name.value
-        row = await jobs.update(info.context.actor, input.id, name=name, parts=input.parts())
+        row = await jobs.update(info.context.actor, input.id, name=name, parts=input.parts(), settings=input.settings())
         return UpdateJobPayload(job=job_of(row))
 
     @strawberry.mutation(

@@ -52,8 +52,17 @@ class Job(Node):
 
     name: str = strawberry.field(description="The name to show.")
     tool: Tool = strawberry.field(description="What it crawls with; the tool may have been deactivated since.")
+    only_changes: bool = strawberry.field(
+        description="Whether its runs keep only items that are new or differ from the last time."
+    )
+    saves_products: bool = strawberry.field(
+        description="Whether what its runs find goes into the catalogue of products as well."
+    )
+    alarm_percent: int = strawberry.field(
+        description="A run is incomplete with less than this share, in percent, of the items it usually has; 0: never."
+    )
     created_at: datetime = strawberry.field(description="When it was made.")
-    updated_at: datetime = strawberry.field(description="When its name or input last changed.")
+    updated_at: datetime = strawberry.field(description="When it last changed.")
     key: strawberry.Private[UUID]
     owner_id: strawberry.Private[UUID]
     owner_account: strawberry.Private[Account | None]
@@ -162,6 +171,9 @@ def job_of(row: Row) -> Job:
         id=strawberry.ID(encode_id(Prefix.JOB, row["id"])),
         name=row["name"],
         tool=tool_of(row),
+        only_changes=row["only_changes"],
+        saves_products=row["saves_products"],
+        alarm_percent=row["alarm_percent"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
         key=row["id"],
@@ -183,6 +195,9 @@ def job_of_run(row: Row, tool: Tool) -> Job:
         id=strawberry.ID(encode_id(Prefix.JOB, row["job_id"])),
         name=row["job_name"],
         tool=tool,
+        only_changes=row["job_only_changes"],
+        saves_products=row["job_saves_products"],
+        alarm_percent=row["job_alarm_percent"],
         created_at=row["job_created_at"],
         updated_at=row["job_updated_at"],
         key=row["job_id"],

@@ -123,6 +123,10 @@ class JobRun(Execution, Node):
     requests_blocked: BigInt = strawberry.field(description="Requests that the address guard refused.")
     requests_disallowed: BigInt = strawberry.field(description="Requests that robots.txt disallows.")
     requests_throttled: BigInt = strawberry.field(description="Answers that asked for a slower pace (429 and 503).")
+    only_changes: bool = strawberry.field(
+        description="Whether it keeps only what is new or differs from the last time."
+    )
+    saves_products: bool = strawberry.field(description="Whether what it finds goes into products too.")
     job: Job = strawberry.field(description="The job it is a run of.")
     tool: Tool = strawberry.field(description="The tool it ran with.")
     retry_of_id: strawberry.ID | None = strawberry.field(description="The run that it repeats from the start.")
@@ -381,6 +385,8 @@ def run_of(row: Row, context: Context) -> JobRun:
         requests_blocked=BigInt(row["requests_blocked"]),
         requests_disallowed=BigInt(row["requests_robots"]),
         requests_throttled=BigInt(row["requests_throttled"]),
+        only_changes=row["only_changes"],
+        saves_products=row["saves_products"],
         job=job_of_run(row, tool),
         tool=tool,
         retry_of_id=_run_id(row["retry_of_id"]),

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
-from uuid import UUID
 
 import asyncpg
 
@@ -29,6 +28,7 @@ from settings import Settings
 from tasks.crawl import frontier, installed_spiders
 from tasks.crawl.crawler import protocol
 from tasks.crawl.crawler.protocol import MessageType
+from tasks.crawl.plan import Plan
 from tasks.work import Work
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
@@ -41,17 +41,6 @@ GATHER_SECONDS: Final = 0.03
 """Pages that come within this time are stored together: a transaction for each would keep the execution's row locked
 half of the time, and the heartbeat passes a locked row over."""
 _LEVELS: Final = {"CRITICAL": LogLevel.ERROR}
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a run asks for: a snapshot taken when it was made."""
-
-    run_id: UUID
-    dataset_id: UUID
-    spider: str
-    input: Mapping[str, Any]
-    limits: Mapping[str, Any]
 
 
 @dataclass(slots=True)
@@ -213,7 +202,7 @@ class Crawl:
                 progress.throttled,
             )
             if answers:
-                settled = await frontier.settle(connection, self._plan.run_id, dataset_id, answers)
+                settled = await frontier.settle(connection, self._plan, answers)
             held = self._outstanding - answered
             leased = frontier.Lease()
             if self._wanted and self._closed is None and not (held and self._is_alone):

@@ -39,8 +39,8 @@ async def start(
     Raises Conflict when the job's tool or its owner is not active, RateLimitExceeded when too many wait.
     """
     source = await database.row(
-        """SELECT j.owner_id, j.tool_id, t.spider, t.is_active, j.input FROM jobs j
-           JOIN tools t ON t.id = j.tool_id WHERE j.id = $1 FOR SHARE OF j""",
+        """SELECT j.owner_id, j.tool_id, t.spider, t.is_active, j.input, j.only_changes, j.saves_products
+           FROM jobs j JOIN tools t ON t.id = j.tool_id WHERE j.id = $1 FOR SHARE OF j""",
         job_id,
     )
     if source is None:
@@ -50,9 +50,9 @@ async def start(
     await create_execution(settings, actor, run_id, source["owner_id"], limits)
     await database.rows(
         """INSERT INTO job_runs (execution_id, job_id, tool_id, spider, input, limits, trigger, dataset_id, retry_of_id,
-               is_seeded, items_scraped, pages_crawled, errors_count, bytes_downloaded, requests_blocked,
-               requests_robots, requests_throttled)
-           VALUES ($1, $2, $3, $4, $5::jsonb, $6::jsonb, $7, $1, $8, false, 0, 0, 0, 0, 0, 0, 0)""",
+               only_changes, saves_products, is_seeded, items_scraped, pages_crawled, errors_count, bytes_downloaded,
+               requests_blocked, requests_robots, requests_throttled)
+           VALUES ($1, $2, $3, $4, $5::jsonb, $6::jsonb, $7, $1, $8, $9, $10, false, 0, 0, 0, 0, 0, 0, 0)""",
         run_id,
         job_id,
         source["tool_id"],
@@ -61,6 +61,8 @@ async def start(
         database.to_json(dict(limits)),
         trigger.value,
         retry_of,
+        source["only_changes"],
+        source["saves_products"],
     )
     await record(actor, action, run_id, job_id)
     return True

@@ -19,7 +19,9 @@ from uuid import UUID
 import asyncpg
 
 from models.database import from_json, to_json
+from tasks.crawl import datasets
 from tasks.crawl.crawler.protocol import FailureReason, LeasedRequest, MessageType
+from tasks.crawl.plan import FoundItem, Plan
 
 SUSPECT_STARTS: Final = 2
 """A request on which so many crawlers died goes last and alone from then on."""
@@ -189,9 +191,7 @@ class Settled:
     bytes: int
 
 
-async def settle(
-    connection: asyncpg.Connection, run_id: UUID, dataset_id: UUID, answers: Sequence[Mapping[str, Any]]
-) -> Settled:
+async def settle(connection: asyncpg.Connection, plan: Plan, answers: Sequence[Mapping[str, Any]]) -> Settled:
     """Store a batch of `page` and `failed` messages, with what the pages brought and led to, and count it.
 
     An answer to a request that is not leased is a repetition, and is left out.
@@ -200,7 +200,7 @@ async def settle(
         """SELECT id FROM crawl_requests
            WHERE id = ANY($1::bigint[]) AND dataset_id = $2 AND state = 'LEASED' FOR UPDATE""",
         [int(answer["requestId"]) for answer in answers],
-        dataset_id,
+        plan.dataset_id,
     )
     open_ids = {str(row["id"]) for row in leased}
     fresh = [answer for answer in answers if answer["requestId"] in open_ids]
@@ -209,10 +209,13 @@ async def settle(
     done = [int(page["requestId"]) for page in pages if page["complete"]]
     await connection.execute("UPDATE crawl_requests SET state = 'DONE' WHERE id = ANY($1::bigint[])", done)
     await _fail(connection, failed)
-    new_keys = await _store_items(connection, run_id, dataset_id, pages)
+    items = [FoundItem(item["key"], page["url"], item["data"]) for page in pages for item in page["items"]]
+    new_keys = await _store_items(connection, plan, items)
+    if items:
+        await datasets.absorb(connection, plan, items)
     await _keep_open(connection, [page for page in pages if not page["complete"]], new_keys)
-    added = await add(connection, dataset_id, [request for page in pages for request in page["requests"]])
-    counts = await _count(connection, run_id, pages, failed, len(new_keys))
+    added = await add(connection, plan.dataset_id, [request for page in pages for request in page["requests"]])
+    counts = await _count(connection, plan.run_id, pages, failed, len(new_keys))
     return Settled(
         added,
         len(done) + len(failed),
@@ -249,22 +252,19 @@ async def _fail(connection: asyncpg.Connection, failed: Sequence[Mapping[str, An
     )
 
 
-async def _store_items(
-    connection: asyncpg.Connection, run_id: UUID, dataset_id: UUID, pages: Sequence[Mapping[str, Any]]
-) -> set[str]:
+async def _store_items(connection: asyncpg.Connection, plan: Plan, items: Sequence[FoundItem]) -> set[str]:
     """Store the items and return the keys of those that are new."""
-    items = [(item["key"], page["url"], to_json(item["data"])) for page in pages for item in page["items"]]
     if not items:
         return set()
     rows = await connection.fetch(
         """INSERT INTO items (dataset_id, run_id, key, url, data, scraped_at)
            SELECT $1, $2, key, url, data, now() FROM unnest($3::text[], $4::text[], $5::jsonb[]) AS new(key, url, data)
            ON CONFLICT (dataset_id, key) DO NOTHING RETURNING key""",
-        dataset_id,
-        run_id,
-        [key for key, _, _ in items],
-        [url for _, url, _ in items],
-        [data for _, _, data in items],
+        plan.dataset_id,
+        plan.run_id,
+        [item.key for item in items],
+        [item.url for item in items],
+        [to_json(item.data) for item in items],
     )
     return {row["key"] for row in rows}
 

@@ -16,9 +16,10 @@ from models.database import from_json
 from models.executions import ExecutionStatus, Failure, FailureCode
 from models.jobs import CloseReason
 from settings import Settings
-from tasks.crawl import frontier, outputs
-from tasks.crawl.crawl import Closed, Crawl, Plan, Progress
+from tasks.crawl import datasets, frontier, outputs
+from tasks.crawl.crawl import Closed, Crawl, Progress
 from tasks.crawl.crawler.protocol import FailureReason
+from tasks.crawl.plan import Plan
 from tasks.crawl.spiders import SPIDERS, input_faults
 from tasks.work import Outcome, Work
 
@@ -74,6 +75,8 @@ class CrawlKind:
                 work.id,
                 closed.reason and closed.reason.value,
             )
+            is_complete = status is ExecutionStatus.SUCCEEDED and closed.reason is CloseReason.FINISHED
+            await datasets.finish(connection, plan, is_complete=is_complete)
 
         return Outcome(status, failure, write)
 
@@ -99,8 +102,8 @@ async def _load(work: Work) -> tuple[Plan, Progress]:
     async def read(connection: asyncpg.Connection) -> None:
         nonlocal row
         row = await connection.fetchrow(
-            """SELECT dataset_id, spider, input, limits, items_scraped, pages_crawled, bytes_downloaded,
-                      requests_throttled, is_seeded
+            """SELECT dataset_id, job_id, spider, input, limits, only_changes, saves_products, items_scraped,
+                      pages_crawled, bytes_downloaded, requests_throttled, is_seeded
                FROM job_runs WHERE execution_id = $1""",
             work.id,
         )
@@ -108,7 +111,17 @@ async def _load(work: Work) -> tuple[Plan, Progress]:
     await work.persist(read)
     if row is None:
         raise LookupError(f"execution {work.id} has no run")
-    plan = Plan(work.id, row["dataset_id"], row["spider"], from_json(row["input"]), from_json(row["limits"]))
+    plan = Plan(
+        run_id=work.id,
+        dataset_id=row["dataset_id"],
+        job_id=row["job_id"],
+        owner_id=work.claim.owner_id,
+        spider=row["spider"],
+        input=from_json(row["input"]),
+        limits=from_json(row["limits"]),
+        only_changes=row["only_changes"],
+        saves_products=row["saves_products"],
+    )
     progress = Progress(
         items=row["items_scraped"],
         pages=row["pages_crawled"],

@@ -418,6 +418,43 @@ async def test_a_job_made_to_run_has_a_run_in_the_queue(
     assert (await client.run(CREATE, {"input": a_job(tool)}, token=person.token))["createJob"]["run"] is None
 
 
+SETTINGS_OF = "onlyChanges savesProducts alarmPercent"
+
+
+async def test_what_a_job_does_with_its_items_is_set_changed_and_kept_by_its_runs(
+    client: GraphQLClient, admin: Person, tool: str
+) -> None:
+    document = f"""mutation ($input: CreateJobInput!) {{ createJob(input: $input) {{
+        job {{ id {SETTINGS_OF} }} run {{ onlyChanges savesProducts job {{ {SETTINGS_OF} }} }} }} }}"""
+    plain = (await client.run(document, {"input": a_job(tool)}, token=admin.token))["createJob"]["job"]
+    assert {**plain, "id": ""} == {"id": "", "onlyChanges": False, "savesProducts": False, "alarmPercent": 50}
+    given = {"onlyChanges": True, "savesProducts": True, "alarmPercent": 0}
+    made = (await client.run(document, {"input": a_job(tool, run=True, **given)}, token=admin.token))["createJob"]
+    assert {**made["job"], **given} == made["job"]
+    assert made["run"] == {"onlyChanges": True, "savesProducts": True, "job": given}
+    update = f"""mutation ($input: UpdateJobInput!) {{ updateJob(input: $input) {{
+        job {{ {SETTINGS_OF} }} }} }}"""
+    change = {"id": made["job"]["id"], "onlyChanges": False, "alarmPercent": 80}
+    changed = (await client.run(update, {"input": change}, token=admin.token))["updateJob"]["job"]
+    assert {**changed, "onlyChanges": False, "savesProducts": True, "alarmPercent": 80} == changed
+    runs = "query { jobRuns(first: 1) { edges { node { onlyChanges savesProducts } } } }"
+    [edge] = (await client.run(runs, token=admin.token))["jobRuns"]["edges"]
+    assert edge["node"] == {"onlyChanges": True, "savesProducts": True}
+
+
+async def test_settings_that_are_not_allowed_make_no_job(
+    client: GraphQLClient, person: Person, tool: str, db: asyncpg.Connection
+) -> None:
+    job = await created(client, person, tool)
+    before = await everything(db)
+    for changes, code in (({"savesProducts": True}, "FORBIDDEN"), ({"alarmPercent": 101}, "VALIDATION_ERROR")):
+        error = await refused(client, CREATE, {"input": a_job(tool, **changes)}, token=person.token)
+        assert error["code"] == code
+        error = await refused(client, UPDATE, {"input": {"id": job["id"], **changes}}, token=person.token)
+        assert error["code"] == code
+    assert await everything(db) == before
+
+
 async def test_a_repeated_key_makes_one_job_and_one_run(
     client: GraphQLClient, admin: Person, person: Person, make_tool: Any, db: asyncpg.Connection
 ) -> None:

@@ -26,9 +26,10 @@ from models.ids import new_id
 from models.leases import LeaseLost
 from models.logs import NewLine
 from resolvers import runs
-from tasks.crawl.crawl import Crawl, Plan, Progress
+from tasks.crawl.crawl import Crawl, Progress
 from tasks.crawl.frontier import MAX_STARTS, Size
 from tasks.crawl.kind import KIND
+from tasks.crawl.plan import Plan
 from tasks.log_writer import LogWriter
 from tasks.work import FencedWrite, Work
 from tests.conftest import Programs, WorkerFactory
@@ -383,7 +384,8 @@ async def test_a_crawl_that_loses_its_lease_says_just_that(
     log = LogWriter(ledger, claim, head_bytes=2**20, tail_bytes=2**10)
     now = time.monotonic()
     work = Work(ledger, claim, log, deadline=now + 60, lease_deadline=now + lease_seconds)
-    plan = Plan(claim.execution_id, claim.execution_id, "catalogue", catalogue_input("http://127.0.0.1:9/"), {})
+    run_input = catalogue_input("http://127.0.0.1:9/")
+    plan = Plan(claim.execution_id, claim.execution_id, new_id(), claim.owner_id, "catalogue", run_input)
     progress = Progress(items=0, pages=0, bytes=0, throttled=0, is_seeded=False, size=Size())
     with pytest.raises(LeaseLost):
         await Crawl(settings_of(settings_env), work, plan, progress).run()
