@@ -25,6 +25,7 @@ from models import database
 from tests.factories import Person, sign_in
 from tests.harness.client import GraphQLClient
 from tests.harness.databases import name_of, new_database, postgres_server, redis_server
+from tests.harness.fork_server import ForkServer
 from tests.harness.loopback import stay_on_loopback
 from tests.harness.processes import CLI, Api, Program, child_environment, run_cli
 
@@ -134,28 +135,36 @@ def settings_env(
 
 # -- our programs
 
+
+@pytest.fixture(scope="session")
+def fork_server() -> ForkServer:
+    """What programs are forked from; it ends with the session."""
+    return ForkServer()
+
+
 AnyApi = TypeVar("AnyApi", bound=Api)
 
 
 class Programs:
     """Starts programs in the module's environment and remembers them."""
 
-    def __init__(self, environment: dict[str, str], folder: Path) -> None:
+    def __init__(self, environment: dict[str, str], folder: Path, server: ForkServer) -> None:
         self.environment = environment
         self.started: list[Program] = []
+        self._server = server
         self._folder = folder
         self._numbers = itertools.count(1)
 
     async def api(self, kind: type[AnyApi], argv: Sequence[str | Path] = (CLI, "api"), **settings: str) -> AnyApi:
         """A ready API process; settings by their variable's name."""
-        program = kind(argv, environment={**self.environment, **settings}, log=self._log("api"))
+        program = kind(argv, environment={**self.environment, **settings}, log=self._log("api"), server=self._server)
         self.started.append(program)
         await program.ready()
         return program
 
     def start(self, argv: Sequence[str | Path], *, kind: str, **settings: str) -> Program:
         """Any Python program of ours."""
-        program = Program(argv, environment={**self.environment, **settings}, log=self._log(kind))
+        program = Program(argv, environment={**self.environment, **settings}, log=self._log(kind), server=self._server)
         self.started.append(program)
         return program
 
@@ -174,10 +183,13 @@ def _lives(program: Program) -> bool:
 
 @pytest_asyncio.fixture(scope="module")
 async def programs(
-    settings_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+    settings_env: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
+    fork_server: ForkServer,
 ) -> AsyncIterator[Programs]:
     """The module's programs; their logs are shown with a failing test."""
-    started = Programs(settings_env, tmp_path_factory.mktemp("logs"))
+    started = Programs(settings_env, tmp_path_factory.mktemp("logs"), fork_server)
     request.node.stash[_PROGRAMS] = started
     yield started
     await started.stop()

@@ -1,4 +1,7 @@
-"""Our own programs as child processes: started as in production, watched by their log, ended by their id."""
+"""Our own programs as child processes: watched by their log, ended by their id.
+
+They start as in production, or are forked from a process that has their modules loaded already (`fork_server.py`).
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters.embedded import children
+from tests.harness.fork_server import ForkedProcess, ForkServer
 from tests.harness.waiting import eventually
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -24,10 +28,21 @@ _KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "COVERAGE_PROCESS
 class Program:
     """One child process. Both its output streams go to `log`; it dies with the test session."""
 
-    def __init__(self, argv: Sequence[str | Path], *, environment: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str | Path],
+        *,
+        environment: Mapping[str, str],
+        log: Path,
+        server: ForkServer | None = None,
+    ) -> None:
         self.argv = [sys.executable, *map(str, argv)]
         self.environment = dict(environment)
         self.log = log
+        self._process: subprocess.Popen[bytes] | ForkedProcess
+        if server is not None:
+            self._process = server.spawn(self.argv[1:], environment=self.environment, log=log)
+            return
         with log.open("ab") as output:
             self._process = children.spawn(
                 self.argv,
@@ -68,7 +83,9 @@ class Program:
         await eventually(
             lambda: self.exit_code is not None, timeout_seconds, what=f"the end of {self.argv}\n{self.log_tail()}"
         )
-        return self._process.wait(timeout=0)
+        code = self.exit_code
+        assert code is not None
+        return code
 
     async def stop(self) -> int:
         """SIGTERM, and SIGKILL past ten seconds, which is an AssertionError; the exit code."""
@@ -81,7 +98,7 @@ class Program:
         finally:
             if self.exit_code is None:
                 self.kill()
-                self._process.wait(timeout=5)
+                await self.wait_exit()
 
     def events(self, name: str | None = None) -> list[dict[str, Any]]:
         """The JSON lines of the log so far, all or those of one event; other text is left out."""
