@@ -147,6 +147,16 @@ class Settings(BaseSettings):
     log_tail_bytes: int = Field(2**20, ge=8_192, description="Log kept from the end once the head is full")
     log_compact_after_seconds: float = Field(60.0, ge=0, description="A finished log moves to storage after so long")
 
+    # -- how long things are kept
+    retention_log_days: int = Field(180, ge=0, description="Logs of finished executions; 0 keeps them for ever")
+    retention_item_days: int = Field(0, ge=0, description="Items, requests and files of finished runs; 0 for ever")
+    retention_audit_days: int = Field(730, ge=0, description="Audit events, thirty days at least; 0 for ever")
+    retention_upload_days: int = Field(0, ge=0, description="Media that nothing refers to; 0 for ever")
+    retention_notification_days: int = Field(90, ge=0, description="Notifications; 0 for ever")
+    retention_webhook_days: int = Field(30, ge=0, description="Deliveries of GitHub's webhooks; 0 for ever")
+    retention_session_days: int = Field(30, ge=0, description="Sessions and links in letters that ended; 0 for ever")
+    retention_idempotency_days: int = Field(30, ge=0, description="What idempotency keys stand for; 0 for ever")
+
     # -- crawling
     crawl_user_agent: str = Field(
         "Switchyard/0.1 (+https://github.com/switchyard; self-hosted crawler)", description="User agent of crawls"

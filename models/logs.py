@@ -23,6 +23,8 @@ from models.leases import Connection
 
 MAX_LINE_BYTES = 8_192
 MAX_CHUNK_LINES = 500
+REMOVED_AT = "removedAt"
+"""Key of `executions.log_object` that says when an old log was removed: it is empty from then on."""
 
 
 class LogLevel(StrEnum):
@@ -160,12 +162,14 @@ async def state(execution_id: UUID) -> LogState | None:
     )
     if found is None:
         return None
+    archive = database.from_json(found["log_object"])
+    is_removed = archive is not None and REMOVED_AT in archive
     return LogState(
-        last_sequence=found["log_sequence"],
+        last_sequence=0 if is_removed else found["log_sequence"],
         status=ExecutionStatus(found["status"]),
         owner_id=found["owner_id"],
         project_id=found["project_id"],
-        archive=database.from_json(found["log_object"]),
+        archive=None if is_removed else archive,
     )
 
 

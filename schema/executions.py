@@ -135,6 +135,9 @@ class Execution(Node):
     finished_at: datetime | None = strawberry.field(description="When it became final.")
     cancel_requested_at: datetime | None = strawberry.field(description="When somebody asked it to stop.")
     requested_by: User | None = strawberry.field(description="Who asked for it; null once the account is gone.")
+    log_removed_at: datetime | None = strawberry.field(
+        description="When its log was removed because it was older than logs are kept here; null while it is there."
+    )
     row: strawberry.Private[Row]
 
     @strawberry.field(description="Why it failed; null unless FAILED.")
@@ -325,6 +328,7 @@ def common(row: Row, context: Context) -> dict[str, Any]:
         "finished_at": row["finished_at"],
         "cancel_requested_at": row["cancel_requested_at"],
         "requested_by": _requester(row, context),
+        "log_removed_at": row["log_removed_at"],
         "row": row,
     }
 

@@ -22,7 +22,7 @@ LOOKS_PER_PERIOD: Final = 4
 _log = structlog.get_logger("switchyard.periodic")
 
 
-async def every(period_seconds: float, name: str, pool: asyncpg.Pool, work: Callable[[], Awaitable[None]]) -> None:
+async def every(period_seconds: float, name: str, pool: asyncpg.Pool, work: Callable[[], Awaitable[object]]) -> None:
     """Do the work of each tick that this process is the first to take, until cancelled."""
     while True:
         try:

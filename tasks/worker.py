@@ -31,7 +31,9 @@ from tasks import (
     mail,
     media_upkeep,
     outbox,
+    periodic,
     queue,
+    retention,
     sweeper,
 )
 from tasks.build import upkeep
@@ -69,6 +71,7 @@ def shipped_handlers(settings: Settings, storage: Storage, pool: asyncpg.Pool) -
         upkeep.GARBAGE_TOPIC: partial(upkeep.collect, pool, storage),
         media_upkeep.TOPIC: partial(media_upkeep.remove, pool, storage),
         upkeep.REMOVAL_TOPIC: partial(upkeep.remove, storage),
+        retention.TOPIC: partial(retention.drop_objects, storage),
     }
 
 
@@ -99,6 +102,12 @@ async def run(
             helpers.append(group.create_task(outbox.run(pool, tellers), name="outbox"))
             helpers.append(group.create_task(upkeep.sweep(pool, storage), name="site-sweep"))
             helpers.append(group.create_task(media_upkeep.sweep(pool, storage), name="media-sweep"))
+            removal = partial(retention.remove_old, settings, pool)
+            helpers.append(
+                group.create_task(
+                    periodic.every(retention.PERIOD_SECONDS, "retention", pool, removal), name="retention"
+                )
+            )
             helpers += [
                 group.create_task(doorman.answer(settings, engine, kind), name=f"doorman-{kind}") for kind in offered
             ]
