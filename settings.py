@@ -172,6 +172,14 @@ class Settings(BaseSettings):
     max_jobs_per_user: int = Field(1_000, ge=1, description="Jobs that one user may have")
     crawl_memory_megabytes: int = Field(1_024, ge=128, description="Memory of one crawl process")
 
+    # -- exports
+    worker_export_slots: int = Field(2, ge=0, le=64, description="Exports that one worker makes at once")
+    max_exports_per_user: int = Field(2, ge=1, description="Exports of one user that are made at once")
+    export_days: int = Field(7, ge=1, le=365, description="How long the file of an export is kept")
+    export_timeout_seconds: int = Field(3_600, ge=1, le=86_400, description="Longest making of an export")
+    export_max_megabytes: int = Field(4_096, ge=1, description="Largest file of an export, and of its working copy")
+    export_memory_megabytes: int = Field(1_024, ge=512, description="Memory of the process that writes an export")
+
     # -- projects and builds
     build_runner: BuildRunnerKind = Field(
         BuildRunnerKind.SANDBOX, description="sandbox (bubblewrap on the worker's machine), docker or kubernetes"

@@ -7,6 +7,7 @@ from models.deployments import Deployment
 from models.documents import CandidateAcceptance, DocumentPage, OcrJob, ProductCandidate
 from models.executions import Execution, ExecutionEvent, LogChunk, QueueTurn
 from models.idempotency import IdempotencyKey
+from models.item_exports import ItemExport
 from models.jobs import CrawlRequest, Item, Job, JobRun, OutputFile
 from models.media import Media
 from models.notifications import Notification, Preferences
@@ -36,6 +37,7 @@ __all__ = [
     "IdempotencyKey",
     "Identity",
     "Item",
+    "ItemExport",
     "Job",
     "JobRun",
     "LogChunk",

@@ -43,6 +43,9 @@ SELECT e.id, e.kind, e.owner_id, e.status, e.stage, e.progress, e.attempt, e.que
        o.media_id AS ocr_media_id, o.filename AS ocr_filename, o.languages::text AS ocr_languages, o.force_ocr,
        o.default_currency, o.batch_id, o.page_count, o.pages_read, o.confidence AS ocr_confidence, o.candidate_count,
        o.engine AS ocr_engine,
+       x.run_id AS export_run_id, x.format AS export_format, x.options::text AS export_options,
+       x.filename AS export_filename, x.content_type AS export_content_type, x.row_count AS export_row_count,
+       x.size AS export_size, x.sha256 AS export_sha256, x.key AS export_key, x.expires_at AS export_expires_at,
        CASE WHEN d.execution_id IS NOT NULL THEN
            (SELECT json_agg(a.name ORDER BY a.name)::text FROM site_aliases a WHERE a.deployment_id = e.id)
        END AS aliases
@@ -58,6 +61,7 @@ LEFT JOIN deployments d ON d.execution_id = e.id
 LEFT JOIN projects p ON p.id = d.project_id
 LEFT JOIN scans s ON s.execution_id = e.id
 LEFT JOIN ocr_jobs o ON o.execution_id = e.id
+LEFT JOIN item_exports x ON x.execution_id = e.id
 """
 
 _SELECT: Final = _COLUMNS + _FROM

@@ -165,7 +165,7 @@ async def update(
 
 
 async def lock_idle(job_id: UUID) -> bool | None:
-    """Keep new runs of a job away until the end of the transaction.
+    """Keep new runs of a job, and new exports of them, away until the end of the transaction.
 
     False when one waits or works already, None when the job is gone.
     """
@@ -173,6 +173,9 @@ async def lock_idle(job_id: UUID) -> bool | None:
         return None
     is_busy = await database.value(
         """SELECT EXISTS (SELECT 1 FROM job_runs r JOIN executions e ON e.id = r.execution_id
+                          WHERE r.job_id = $1 AND e.status IN ('QUEUED', 'RUNNING'))
+               OR EXISTS (SELECT 1 FROM job_runs r JOIN item_exports x ON x.run_id = r.execution_id
+                          JOIN executions e ON e.id = x.execution_id
                           WHERE r.job_id = $1 AND e.status IN ('QUEUED', 'RUNNING'))""",
         job_id,
     )
@@ -180,19 +183,24 @@ async def lock_idle(job_id: UUID) -> bool | None:
 
 
 async def stored_objects(job_id: UUID) -> list[str]:
-    """Keys of all that the runs of a job have in storage: output files and finished logs."""
+    """Keys of all that the runs of a job have in storage: output files, exports and finished logs of both."""
     found = await database.rows(
         """SELECT f.key FROM output_files f JOIN job_runs r ON r.execution_id = f.run_id WHERE r.job_id = $1
            UNION ALL
            SELECT e.log_object->>'key' FROM executions e JOIN job_runs r ON r.execution_id = e.id
-           WHERE r.job_id = $1 AND e.log_object->>'key' IS NOT NULL""",
+           WHERE r.job_id = $1 AND e.log_object->>'key' IS NOT NULL
+           UNION ALL
+           SELECT k.key FROM job_runs r JOIN item_exports x ON x.run_id = r.execution_id
+           JOIN executions e ON e.id = x.execution_id
+           CROSS JOIN LATERAL (VALUES (x.key), (e.log_object->>'key')) AS k (key)
+           WHERE r.job_id = $1 AND k.key IS NOT NULL""",
         job_id,
     )
     return [row["key"] for row in found]
 
 
 async def delete(job_id: UUID) -> None:
-    """Remove a job, its runs, their items, requests, logs and files' rows; call it after `lock_idle`."""
+    """Remove a job, its runs, their items, requests, exports, logs and files' rows; call it after `lock_idle`."""
     # What there may be millions of goes first, in pieces: one cascade over all of it could outlast its time limit.
     for table in ("items", "crawl_requests"):
         while await database.value(
@@ -206,6 +214,12 @@ async def delete(job_id: UUID) -> None:
             _PURGE_ROWS,
         ):
             continue
+    await database.rows(
+        """DELETE FROM executions WHERE id IN (
+               SELECT x.execution_id FROM item_exports x JOIN job_runs r ON r.execution_id = x.run_id
+               WHERE r.job_id = $1)""",
+        job_id,
+    )
     await database.rows(
         "DELETE FROM executions WHERE id IN (SELECT execution_id FROM job_runs WHERE job_id = $1)", job_id
     )

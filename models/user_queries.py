@@ -196,6 +196,7 @@ async def some_executions(executor: Executor, user_id: UUID, *, limit: int) -> l
         """SELECT e.id, e.kind, array_remove(
                       ARRAY(SELECT f.key FROM output_files f WHERE f.run_id = e.id)
                       || (SELECT s.file_key FROM scans s WHERE s.execution_id = e.id)
+                      || (SELECT x.key FROM item_exports x WHERE x.execution_id = e.id)
                       || (e.log_object->>'key')::varchar, NULL) AS keys
            FROM executions e WHERE e.owner_id = $1 ORDER BY e.id LIMIT $2""",
         user_id,

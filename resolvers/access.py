@@ -20,6 +20,7 @@ from models import (
     documents,
     execution_rows,
     identity_queries,
+    item_exports,
     job_queries,
     media_queries,
     notification_queries,
@@ -35,7 +36,7 @@ from models.permissions import Actor, Permission
 from models.users import Account, find_accounts
 from tasks.crawl import kind as crawl_kind
 
-EXECUTION_PREFIXES: Final = (Prefix.RUN, Prefix.DEPLOYMENT, Prefix.SCAN, Prefix.OCR_JOB)
+EXECUTION_PREFIXES: Final = (Prefix.RUN, Prefix.DEPLOYMENT, Prefix.SCAN, Prefix.OCR_JOB, Prefix.EXPORT)
 """Kinds of ids that name executions."""
 
 
@@ -185,6 +186,11 @@ async def medium(actor: Actor, id_text: str, *, to: Permission) -> Row:
 async def ocr_job(actor: Actor, id_text: str, *, to: Permission) -> Row:
     """A reading of a document that the actor may see."""
     return await visible_execution(actor, uuid_of(id_text, Prefix.OCR_JOB), to=to, kind=documents.KIND)
+
+
+async def item_export(actor: Actor, id_text: str, *, to: Permission) -> Row:
+    """An export of a run's items that the actor may see."""
+    return await visible_execution(actor, uuid_of(id_text, Prefix.EXPORT), to=to, kind=item_exports.KIND)
 
 
 async def candidate(actor: Actor, id_text: str, *, to: Permission) -> Row:

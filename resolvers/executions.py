@@ -12,7 +12,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from adapters import events
-from models import deployments, documents, execution_commands, scans
+from models import deployments, documents, execution_commands, item_exports, scans
 from models.audit import AuditEvent
 from models.database import Row
 from models.events import CancelRequested, ExecutionChanged
@@ -35,6 +35,7 @@ _TARGET_TYPES: Final = {
     deployments.KIND: "deployment",
     scans.KIND: "scan",
     documents.KIND: "ocrJob",
+    item_exports.KIND: "itemExport",
 }
 _log_feeds: Feeds[UUID, LogFeed] = Feeds(LogFeed)
 _execution_feeds: Feeds[UUID, ExecutionFeed] = Feeds(ExecutionFeed)

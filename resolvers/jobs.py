@@ -124,14 +124,17 @@ async def update(actor: Actor, job_id: str, *, name: str | None, parts: Parts, s
 
 
 async def delete(actor: Actor, job_id: str) -> None:
-    """Remove a job with its runs, their items, logs and files; raises Conflict while a run waits or works."""
+    """Remove a job with its runs, their items, logs, files and exports.
+
+    Raises Conflict while a run or an export waits or works.
+    """
     row = await access.job(actor, job_id, to=Permission.JOB_WRITE)
     async with unit_of_work():
         is_idle = await job_queries.lock_idle(row["id"])
         if is_idle is None:
             raise access.missing()
         if not is_idle:
-            raise Conflict("A run of this job waits or works; cancel it first.")
+            raise Conflict("A run or an export of this job waits or works; cancel it first.")
         objects = await job_queries.stored_objects(row["id"])
         await job_queries.delete(row["id"])
         await _record(actor, "deleteJob", row["id"], name=row["name"], owner=str(row["owner_id"]))

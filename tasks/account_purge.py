@@ -20,7 +20,7 @@ import structlog
 from adapters import events
 from adapters.storage import Storage
 from errors import SwitchyardError
-from models import media_queries, scans, user_queries
+from models import item_exports, media_queries, scans, user_queries
 from models.database import is_outage
 from models.events import CancelRequested
 from tasks.build import uploads
@@ -36,7 +36,7 @@ OUTAGE_SECONDS: Final = 30.0
 EXECUTIONS_AT_ONCE: Final = 20
 ROWS_AT_ONCE: Final = 2_000
 MEDIA_AT_ONCE: Final = 200
-_FOLDERS: Final = {CRAWL: "runs", scans.KIND: "scans"}
+_FOLDERS: Final = {CRAWL: "runs", scans.KIND: "scans", item_exports.KIND: "exports"}
 _log = structlog.get_logger("switchyard.accounts")
 
 

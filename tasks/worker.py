@@ -40,6 +40,8 @@ from tasks.build import upkeep
 from tasks.build.kind import DeploymentKind
 from tasks.crawl.kind import CrawlKind
 from tasks.executions import Engine
+from tasks.export import upkeep as export_upkeep
+from tasks.export.kind import ExportKind
 from tasks.ocr.kind import OcrKind
 from tasks.outbox import Handler
 from tasks.scan.kind import ScanKind
@@ -56,6 +58,7 @@ def shipped_kinds(settings: Settings, storage: Storage, pool: asyncpg.Pool) -> l
         DeploymentKind(settings, storage, pool),
         ScanKind(settings, storage),
         OcrKind(settings, storage),
+        ExportKind(settings, storage),
     ]
 
 
@@ -108,6 +111,7 @@ async def run(
                     periodic.every(retention.PERIOD_SECONDS, "retention", pool, removal), name="retention"
                 )
             )
+            helpers.append(group.create_task(export_upkeep.sweep(pool, storage), name="export-sweep"))
             helpers += [
                 group.create_task(doorman.answer(settings, engine, kind), name=f"doorman-{kind}") for kind in offered
             ]

@@ -20,7 +20,7 @@ from tasks.crawl import datasets, frontier, outputs
 from tasks.crawl.crawl import Closed, Crawl, Progress
 from tasks.crawl.crawler.protocol import FailureReason
 from tasks.crawl.plan import Plan
-from tasks.crawl.spiders import SPIDERS, input_faults
+from tasks.crawl.spiders import output_columns
 from tasks.work import Outcome, Work
 
 KIND: Final = "CRAWL"
@@ -60,7 +60,7 @@ class CrawlKind:
                 _pages(work, plan),
                 run_id=work.id,
                 attempt=work.claim.attempt,
-                first_columns=_columns(plan),
+                first_columns=output_columns(plan.spider, plan.input),
             )
         except (StorageUnavailable, OSError) as error:
             await work.log.error(f"The files could not be stored: {error}")
@@ -144,14 +144,6 @@ async def _release(work: Work, plan: Plan, *, is_crawler_lost: bool) -> frontier
 
     await work.persist(write)
     return size
-
-
-def _columns(plan: Plan) -> list[str]:
-    """The columns that the input asks for, in its order; none when it is faulty."""
-    spider = SPIDERS.get(plan.spider)
-    if spider is None or input_faults(spider, plan.input):
-        return []
-    return list(spider.narrow_output(plan.input)["properties"])
 
 
 async def _pages(work: Work, plan: Plan) -> AsyncIterator[list[asyncpg.Record]]:

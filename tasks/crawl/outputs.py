@@ -1,15 +1,13 @@
 """Output files of a run: the items of its dataset as JSON Lines, CSV and XLSX, in storage.
 
 Items are read once, in pages, and written once to a local JSON Lines file, from which the two tables are made, so
-memory does not grow with their number. No cell of a table is a formula, whatever a crawled page says (OWASP, CSV
-injection): CSV is all that needs a change of the text for it. Keys carry the attempt, so a file of a lost worker is
-never mistaken for ours.
+memory does not grow with their number. Tables are `tasks/export/tables.py`'s, whose cells are no formulas. Keys carry
+the attempt, so a file of a lost worker is never mistaken for ours.
 """
 
 from __future__ import annotations
 
 import asyncio
-import csv
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
@@ -20,18 +18,15 @@ from uuid import UUID
 
 import asyncpg
 import orjson
-import xlsxwriter
 
 from adapters.storage import Storage
 from models.database import from_json
 from models.ids import Prefix, encode_id, new_id
 from models.jobs import FileFormat
+from tasks.export import tables
+from tasks.export.shaping import flat
 
 PAGE_ITEMS: Final = 1_000
-MAX_CELL_CHARACTERS: Final = 32_767  # Excel's limit
-MAX_SHEET_ROWS: Final = 1_048_575  # Excel's limit less the header
-# The full-width forms are what Excel turns into the plain ones.
-_FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 CONTENT_TYPES: Final = {
     FileFormat.JSONL: "application/jsonl",
     FileFormat.CSV: "text/csv; charset=utf-8",
@@ -74,8 +69,14 @@ async def make_files(
         try:
             rows, columns = await _write_jsonl(jsonl, pages, order)
             known = list(_flat_order(order, columns)) if rows else order
-            await asyncio.to_thread(_write_csv, jsonl, paths[FileFormat.CSV], known, abandoned)
-            await asyncio.to_thread(_write_xlsx, jsonl, paths[FileFormat.XLSX], known, abandoned)
+            await asyncio.to_thread(tables.write_csv, paths[FileFormat.CSV], known, _rows(jsonl, abandoned))
+            await asyncio.to_thread(
+                tables.write_xlsx,
+                paths[FileFormat.XLSX],
+                known,
+                _rows(jsonl, abandoned),
+                is_abandoned=abandoned.is_set,
+            )
         finally:
             abandoned.set()  # a thread cannot be cancelled, and a worker that drains must not wait for a long table
         files = []
@@ -133,7 +134,7 @@ def _write_lines(lines: IO[bytes], page: Sequence[Mapping[str, Any]], order: lis
     for row in page:
         data = from_json(row["data"])
         ordered = {name: data[name] for name in order if name in data} | data
-        columns.update(_flat(data))
+        columns.update(flat(data))
         lines.write(orjson.dumps(ordered, option=orjson.OPT_APPEND_NEWLINE))
 
 
@@ -142,97 +143,9 @@ def _flat_order(order: list[str], columns: set[str]) -> Iterator[str]:
     yield from sorted(columns, key=lambda column: (rank.get(column.split(".")[0], len(rank)), column))
 
 
-def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested objects become columns `outer.inner`; lists stay whole."""
-    flat: dict[str, Any] = {}
-    for name, value in data.items():
-        if isinstance(value, dict) and value:
-            flat.update(_flat(value, f"{prefix}{name}."))
-        else:
-            flat[prefix + name] = value
-    return flat
-
-
 def _rows(jsonl: Path, abandoned: threading.Event) -> Iterator[dict[str, Any]]:
     with jsonl.open("rb") as lines:
         for line in lines:
             if abandoned.is_set():
                 return
-            yield _flat(orjson.loads(line))
-
-
-def _write_csv(jsonl: Path, target: Path, columns: list[str], abandoned: threading.Event) -> None:
-    # RFC 4180; the mark at the start makes spreadsheets read UTF-8. Text is always quoted: where the list separator is
-    # a semicolon, one inside bare text would begin a cell that may be a formula.
-    with target.open("w", encoding="utf-8-sig", newline="") as file:
-        writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)
-        writer.writerow([_safe(column) for column in columns])
-        for row in _rows(jsonl, abandoned):
-            writer.writerow([_csv_cell(row.get(column)) for column in columns])
-
-
-def _csv_cell(value: Any) -> Any:
-    match value:
-        case None:
-            return ""
-        case str():
-            return _safe(value)
-        case bool():
-            return "true" if value else "false"
-        case int() | float():
-            return value
-        case _:
-            return _safe(orjson.dumps(value).decode())
-
-
-def _safe(text: str) -> str:
-    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
-
-
-def _write_xlsx(jsonl: Path, target: Path, columns: list[str], abandoned: threading.Event) -> None:
-    options = {"constant_memory": True, "tmpdir": str(target.parent)}
-    workbook = xlsxwriter.Workbook(str(target), options)
-    try:
-        header = workbook.add_format({"bold": True})
-        sheet = _new_sheet(workbook, columns, header)
-        for number, row in enumerate(_rows(jsonl, abandoned)):
-            if number and number % MAX_SHEET_ROWS == 0:
-                sheet = _new_sheet(workbook, columns, header)
-            for column, name in enumerate(columns):
-                _write_cell(sheet, number % MAX_SHEET_ROWS + 1, column, row.get(name))
-        if not abandoned.is_set():
-            workbook.close()
-    finally:
-        for sheet in workbook.worksheets():
-            sheet._opt_close()  # XlsxWriter has no way to give up a file
-
-
-def _new_sheet(workbook: Any, columns: list[str], header: Any) -> Any:
-    sheet = workbook.add_worksheet(f"Items {len(workbook.worksheets()) + 1}")
-    for number, column in enumerate(columns):
-        sheet.write_string(0, number, _xlsx_text(column), header)
-    sheet.freeze_panes(1, 0)
-    return sheet
-
-
-def _write_cell(sheet: Any, row: int, column: int, value: Any) -> None:
-    match value:
-        case None:
-            return
-        case bool():
-            sheet.write_boolean(row, column, value)
-        case int() | float() if abs(value) < 1e15:
-            sheet.write_number(row, column, value)
-        case str():
-            sheet.write_string(row, column, _xlsx_text(value))
-        case _:
-            sheet.write_string(row, column, _xlsx_text(orjson.dumps(value).decode()))
-
-
-def _xlsx_text(text: str) -> str:
-    """Text that is stored as text: what XlsxWriter would copy into the sheet as markup, or XML cannot say, is not left.
-
-    XlsxWriter in constant-memory mode takes `<r>…</r>` for its own rich text and does not escape it.
-    """
-    text = text.replace("\ufffe", "\ufffd").replace("\uffff", "\ufffd")[:MAX_CELL_CHARACTERS]
-    return f" {text}"[:MAX_CELL_CHARACTERS] if text.startswith("<r>") else text
+            yield flat(orjson.loads(line))

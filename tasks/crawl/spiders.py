@@ -102,6 +102,14 @@ def input_faults(spider: SpiderDefinition, spider_input: Any) -> list[InputFault
     return [*_expression_faults(spider_input, ()), *spider.more_faults(spider_input)]
 
 
+def output_columns(name: str, spider_input: Mapping[str, Any]) -> list[str]:
+    """The fields that an input asks a spider for, in its order; none when it is faulty or there is no such spider."""
+    spider = SPIDERS.get(name)
+    if spider is None or input_faults(spider, spider_input):
+        return []
+    return list(spider.narrow_output(spider_input)["properties"])
+
+
 def _expression_faults(value: Any, path: tuple[str | int, ...]) -> Iterator[InputFault]:
     """Selectors and patterns are known by their keys, so that a new spider's input is covered by itself."""
     if isinstance(value, list):

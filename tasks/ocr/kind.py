@@ -9,9 +9,8 @@ cancelled or runs out of time keeps what was read, and has no candidates.
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -28,6 +27,7 @@ from models.documents import KIND
 from models.executions import ExecutionStatus, Failure, FailureCode
 from models.media import MediaKind, MediaStatus
 from settings import Settings
+from tasks.folders import private_folder
 from tasks.ocr.candidates import find_candidates
 from tasks.ocr.page_words import Candidate, PageWords, Word
 from tasks.ocr.reading import Progress, Reading, failure_of
@@ -70,7 +70,7 @@ class OcrKind:
         """Read the document; every end but a lost lease is an outcome."""
         await work.advance(1, stage=FETCHING)
         plan, progress = await _load(work)
-        async with _folder(self._settings.data_dir, work) as folder:
+        async with private_folder(self._settings.data_dir / _FOLDERS, work) as folder:
             file = folder / "document"
             await self._fetch(plan, file)
             try:
@@ -218,37 +218,3 @@ def _columns(candidate: Candidate) -> ocr_job_queries.NewCandidate:
 
 def _invalid(message: str) -> ExecutionFailed:
     return ExecutionFailed(Failure(FailureCode.INVALID_INPUT, message, FETCHING))
-
-
-@asynccontextmanager
-async def _folder(data_dir: Path, work: Work) -> AsyncIterator[Path]:
-    """A private folder for one attempt, removed with it; what killed workers left is removed first."""
-    place = data_dir / _FOLDERS
-    await _clear_leftovers(place, work)
-    folder = place / f"{work.id}-{work.claim.attempt}"
-    await asyncio.to_thread(folder.mkdir, 0o700, parents=True, exist_ok=True)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)  # a file and some links: at once, also while we are cancelled
-
-
-async def _clear_leftovers(place: Path, work: Work) -> None:
-    names = await asyncio.to_thread(lambda: [entry.name for entry in place.iterdir()] if place.is_dir() else [])
-    ids = []
-    for name in names:
-        with suppress(ValueError):
-            ids.append(UUID(name[:36]))
-    alive: set[str] = set()
-
-    async def read(connection: asyncpg.Connection) -> None:
-        rows = await connection.fetch(
-            "SELECT id || '-' || attempt AS name FROM executions WHERE status = 'RUNNING' AND id = ANY($1::uuid[])", ids
-        )
-        alive.update(row["name"] for row in rows)
-
-    if ids:
-        await work.persist(read)
-    for name in names:
-        if name not in alive:
-            await asyncio.to_thread(shutil.rmtree, place / name, ignore_errors=True)

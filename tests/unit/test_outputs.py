@@ -24,6 +24,7 @@ from adapters.storage import Storage, open_storage
 from models.ids import new_id
 from models.jobs import FileFormat
 from tasks.crawl import outputs
+from tasks.export import tables
 from tests.storage_servers import make_settings
 
 Items = Iterable[Mapping[str, Any]]
@@ -209,7 +210,7 @@ async def test_no_items_make_files_with_a_header(storage: Storage) -> None:
 
 
 async def test_a_full_sheet_is_followed_by_another(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outputs, "MAX_SHEET_ROWS", 4)
+    monkeypatch.setattr(tables, "MAX_SHEET_ROWS", 4)
     made = await make(storage, [{"n": number} for number in range(9)])
     assert made.sheets == [
         [("n",), (0,), (1,), (2,), (3,)],
@@ -259,7 +260,7 @@ def test_a_worker_that_leaves_does_not_wait_for_a_long_table(tmp_path: Path, mon
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     rows_written = 0
     reached = threading.Event()
-    write_cell = outputs._write_cell
+    write_cell = tables.write_sheet_cell
 
     def slow_cell(*arguments: Any) -> None:
         nonlocal rows_written
@@ -268,7 +269,7 @@ def test_a_worker_that_leaves_does_not_wait_for_a_long_table(tmp_path: Path, mon
         time.sleep(0.01)  # as slow as a hundred columns
         write_cell(*arguments)
 
-    monkeypatch.setattr(outputs, "_write_cell", slow_cell)
+    monkeypatch.setattr(tables, "write_sheet_cell", slow_cell)
 
     async def leave() -> None:
         async with open_storage(make_settings(tmp_path)) as storage:
