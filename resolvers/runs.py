@@ -12,11 +12,12 @@ from uuid import UUID
 
 from adapters import storage
 from errors import Conflict, ValidationFailed
-from models import database, execution_rows
+from models import database, execution_rows, item_filters
 from models.database import Row
 from models.executions import ExecutionStatus
 from models.idempotency import once
 from models.ids import new_id
+from models.item_filters import ItemFilter
 from models.jobs import RunTrigger
 from models.permissions import Actor, Permission
 from models.transaction import unit_of_work
@@ -170,26 +171,37 @@ def check_limits(limits: Mapping[str, int]) -> dict[str, int]:
 
 
 async def items(
-    actor: Actor, run_id: UUID, dataset_id: UUID, *, after: int | None, before: int | None, backwards: bool, limit: int
+    actor: Actor,
+    run_id: UUID,
+    dataset_id: UUID,
+    *,
+    filter: ItemFilter = item_filters.EVERYTHING,
+    after: int | None,
+    before: int | None,
+    backwards: bool,
+    limit: int,
 ) -> list[Row]:
     """A page of a run's items, and of those of the runs it went on from, in the order they were found."""
     low, high = after or 0, before if before is not None else 2**63 - 1
     direction = "DESC" if backwards else "ASC"
+    values: list[Any] = [dataset_id, run_id, low, high, limit]
+    met = "".join(f" AND {condition}" for condition in item_filters.conditions(filter, values))
     return await database.rows(
         f"""SELECT id, url, data::text AS data, scraped_at FROM items
-            WHERE dataset_id = $1 AND run_id <= $2 AND id > $3 AND id < $4 ORDER BY id {direction} LIMIT $5""",  # noqa: S608
-        dataset_id,
-        run_id,
-        low,
-        high,
-        limit,
+            WHERE dataset_id = $1 AND run_id <= $2 AND id > $3 AND id < $4{met} ORDER BY id {direction} LIMIT $5""",  # noqa: S608
+        *values,
     )
 
 
-async def count_items(run_id: UUID, dataset_id: UUID) -> int:
+async def count_items(run_id: UUID, dataset_id: UUID, *, filter: ItemFilter = item_filters.EVERYTHING) -> int:
     """How many items a run has, with those of the runs it went on from."""
+    values: list[Any] = [dataset_id, run_id]
+    met = "".join(f" AND {condition}" for condition in item_filters.conditions(filter, values))
     return int(
-        await database.value("SELECT count(*) FROM items WHERE dataset_id = $1 AND run_id <= $2", dataset_id, run_id)
+        await database.value(
+            f"SELECT count(*) FROM items WHERE dataset_id = $1 AND run_id <= $2{met}",  # noqa: S608
+            *values,
+        )
     )
 
 

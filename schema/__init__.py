@@ -23,7 +23,9 @@ from schema.deployment_commands import DeploymentsMutation
 from schema.deployments import Deployment, DeploymentsQuery
 from schema.detection import DetectionQuery
 from schema.executions import ExecutionsSubscription
+from schema.export_commands import ItemExportsMutation
 from schema.github import GithubMutation, GithubQuery
+from schema.item_exports import ItemExport, ItemExportsQuery
 from schema.job_commands import JobsMutation
 from schema.jobs import JobsQuery
 from schema.media import MediaMutation, MediaQuery
@@ -61,6 +63,7 @@ _QUERIES: tuple[type, ...] = (
     ToolsQuery,
     JobsQuery,
     RunsQuery,
+    ItemExportsQuery,
     ProjectsQuery,
     DetectionQuery,
     DeploymentsQuery,
@@ -84,6 +87,7 @@ _MUTATIONS: tuple[type, ...] = (
     ToolsMutation,
     JobsMutation,
     RunsMutation,
+    ItemExportsMutation,
     ProjectsMutation,
     DeploymentsMutation,
     MediaMutation,
@@ -101,7 +105,7 @@ _SUBSCRIPTIONS: tuple[type, ...] = (
     ExecutionsSubscription,
     NotificationsSubscription,
 )
-_TYPES: tuple[type, ...] = (JobRun, Deployment, Scan, OcrJob)
+_TYPES: tuple[type, ...] = (JobRun, Deployment, Scan, OcrJob, ItemExport)
 """Types that only an interface leads to."""
 
 

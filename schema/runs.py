@@ -21,6 +21,7 @@ from resolvers import access, runs
 from schema.context import Context
 from schema.enums import publish
 from schema.executions import Execution, common, register_kind
+from schema.item_filters import ItemFilter, checked
 from schema.jobs import Job, job_of_run
 from schema.node import Node, register_node
 from schema.pagination import After, Before, Connection, First, Last, by_one_key, paginate
@@ -144,14 +145,21 @@ class JobRun(Execution, Node):
 
     @strawberry.field(description="What it found, in the order of finding, with what the runs it went on from found.")
     async def items(
-        self, info: Info, first: First = None, after: After = None, last: Last = None, before: Before = None
+        self,
+        info: Info,
+        first: First = None,
+        after: After = None,
+        last: Last = None,
+        before: Before = None,
+        filter: Annotated[ItemFilter | None, strawberry.argument(description="Which items.")] = None,
     ) -> Connection[Item]:
         """One page of items."""
         run_id, dataset_id, actor = self.row["id"], self.row["dataset_id"], info.context.actor
+        wanted = checked(filter, path=["filter"])
 
         return await paginate(
-            fetch=by_one_key(partial(runs.items, actor, run_id, dataset_id)),
-            count=lambda: runs.count_items(run_id, dataset_id),
+            fetch=by_one_key(partial(runs.items, actor, run_id, dataset_id, filter=wanted)),
+            count=lambda: runs.count_items(run_id, dataset_id, filter=wanted),
             first=first,
             after=after,
             last=last,

@@ -71,6 +71,8 @@ RISK: Final = Kind(Prefix.RISK)
 MEDIUM: Final = Kind(Prefix.MEDIA)
 OCR_JOB: Final = Kind(Prefix.OCR_JOB, "ended")
 WAITING_OCR_JOB: Final = Kind(Prefix.OCR_JOB, "waiting")
+ITEM_EXPORT: Final = Kind(Prefix.EXPORT, "ended")
+WAITING_ITEM_EXPORT: Final = Kind(Prefix.EXPORT, "waiting")
 DOCUMENT_PAGE: Final = Kind(Prefix.DOCUMENT_PAGE)
 CANDIDATE: Final = Kind(Prefix.CANDIDATE, "waiting")
 REJECTED_CANDIDATE: Final = Kind(Prefix.CANDIDATE, "rejected")
@@ -371,6 +373,30 @@ async def _waiting_ocr_job(world: World) -> UUID:
     return job
 
 
+async def _item_export(world: World) -> UUID:
+    export = await _waiting_item_export(world)
+    await (await world.desk.claim(export)).finish()
+    return export
+
+
+async def _waiting_item_export(world: World) -> UUID:
+    export = new_id()
+    await world.db.execute(
+        """WITH made AS (
+               INSERT INTO executions (id, kind, owner_id, requested_by_id, status, progress, attempt, lost_workers,
+                   max_attempts, timeout_seconds, worked_seconds, queued_at, failure_retryable, log_sequence, log_bytes)
+               VALUES ($1, 'EXPORT', $2, $2, 'QUEUED', 0, 0, 0, 3, 60, 0, now(), false, 0, 0)
+           )
+           INSERT INTO item_exports (execution_id, run_id, format, options, filename, content_type)
+           VALUES ($1, $3, 'CSV', jsonb_build_object('fields', $4::text), $4::text || '.csv', 'text/csv')""",
+        export,
+        world.user_id,
+        await _run(world),
+        world.mark,
+    )
+    return export
+
+
 async def _document_page(world: World) -> UUID:
     made: UUID = await world.db.fetchval(
         """INSERT INTO document_pages (id, job_id, number, source, width, height, rotation, text, words)
@@ -455,6 +481,8 @@ MAKERS: Final[dict[Kind, Callable[[World], Awaitable[UUID]]]] = {
     MEDIUM: _medium,
     OCR_JOB: _ocr_job,
     WAITING_OCR_JOB: _waiting_ocr_job,
+    ITEM_EXPORT: _item_export,
+    WAITING_ITEM_EXPORT: _waiting_item_export,
     DOCUMENT_PAGE: _document_page,
     CANDIDATE: _candidate,
     REJECTED_CANDIDATE: _rejected_candidate,

@@ -24,7 +24,7 @@ from adapters.storage import Storage, open_storage
 from models.ids import new_id
 from models.jobs import FileFormat
 from tasks.crawl import outputs
-from tasks.export import tables
+from tasks.export import cells, tables
 from tests.storage_servers import make_settings
 
 Items = Iterable[Mapping[str, Any]]
@@ -260,7 +260,7 @@ def test_a_worker_that_leaves_does_not_wait_for_a_long_table(tmp_path: Path, mon
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     rows_written = 0
     reached = threading.Event()
-    write_cell = tables.write_sheet_cell
+    write_cell = cells.write_sheet_cell
 
     def slow_cell(*arguments: Any) -> None:
         nonlocal rows_written
