@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 import orjson
-from xlsxwriter.exceptions import FileCreateError, FileSizeException
+from xlsxwriter.exceptions import FileCreateError, FileSizeError
 
 from tasks.export.cells import json_text
 from tasks.export.parquet import Column, write_parquet
@@ -73,7 +73,7 @@ def write(order: Order, source: IO[bytes], tell: Tell) -> tuple[int, int]:
     except MemoryError:
         megabytes = order.memory_bytes // 2**20
         raise Refusal("OUT_OF_MEMORY", f"The file takes more memory than the {megabytes:,} MB it may.") from None
-    except FileSizeException:
+    except FileSizeError:
         raise _unwritable(OSError(errno.EFBIG, "too large")) from None
     except FileCreateError as error:
         raise _unwritable(error.args[0] if error.args else error) from None
