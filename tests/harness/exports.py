@@ -45,7 +45,7 @@ query ($id: ID!, $filter: ItemFilter, $first: Int, $after: String, $last: Int) {
 """
 LOG = "query ($id: ID!) { it: itemExport(id: $id) { logs(first: 1000) { edges { node { message } } } } }"
 FINAL = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
-_TABLES = (*("executions", "item_exports", "jobs", "items", "execution_events", "idempotency_keys", "audit_events"),)
+_TABLES = (*("executions", "item_exports", "jobs", "execution_events", "idempotency_keys", "audit_events"),)
 
 
 class Office:

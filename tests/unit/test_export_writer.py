@@ -36,7 +36,7 @@ class Press:
         self.target = folder / "file"
         self.told: list[dict[str, Any]] = []
 
-    def __call__(self, format: str, items: Sequence[Item | bytes], shape: Shape = TABLE, **fields: Any) -> Any:
+    def __call__(self, format: str, items: Sequence[Any], shape: Shape = TABLE, **fields: Any) -> Any:
         (self.target.with_name("spool")).unlink(missing_ok=True)
         order = Order(
             **{"limit": None, "max_columns": 2_000, "memory_bytes": 2**30, **fields},

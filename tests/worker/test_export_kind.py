@@ -9,6 +9,7 @@ import io
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import orjson
 import psutil
@@ -19,13 +20,14 @@ from pyarrow import parquet
 from redis.asyncio import Redis
 
 from adapters import storage
-from models.ids import Prefix, encode_id
+from models.database import to_json
+from models.ids import Prefix, encode_id, new_id
 from tasks.account_purge import purge
 from tasks.export.upkeep import sweep_once
 from tasks.outbox import NotYet
 from tests.conftest import Programs, WorkerFactory
 from tests.factories import NOBODYS_ID, Person, new_user
-from tests.harness.client import GraphQLClient, subscribe
+from tests.harness.client import GraphQLClient, GraphQLFailure, subscribe
 from tests.harness.executions import uuid_of
 from tests.harness.exports import (
     ASK,
@@ -53,7 +55,7 @@ SETTINGS = {
     "MAX_QUEUED_PER_USER": "3",
     "EXPORT_MAX_MEGABYTES": "64",
 }
-MANY = 60_000
+MANY = 30_000
 HOMES: list[dict[str, Any]] = [
     {"title": "Piso Ñ", "price": "199900.00", "address": {"city": "Sevilla", "zip": "41001"}, "tags": ["new", "sun"]},
     {"title": '=HYPERLINK("x")', "price": 250000, "address": {"city": "Cádiz"}, "sizes": [{"m": 40}, {"m": 55}]},
@@ -242,7 +244,8 @@ async def test_a_request_to_stop_ends_the_writer_within_seconds(
 ) -> None:
     export = await office.ask(person, long_run, "XLSX")
     await at_work(office, person, export["id"])
-    assert (await office.refused(person, DELETE, input={"id": export["id"]})).code == "CONFLICT"
+    with pytest.raises(GraphQLFailure, match="CONFLICT"):
+        await office.run(person, DELETE, input={"id": export["id"]})
     await office.run(person, CANCEL, input={"id": export["id"]})
     ended = await office.ended(person, export["id"], within=5)
     assert (ended["status"], ended["downloadUrl"], ended["rowCount"]) == ("CANCELLED", None, None)
@@ -340,11 +343,16 @@ async def test_an_empty_result_has_the_columns_that_the_spider_is_asked_for(
     await office.pool.execute(
         "UPDATE job_runs SET input = $2::jsonb WHERE execution_id = $1",
         uuid_in(run_id),
-        '{"startUrls": ["https://a.example/"], "fields": [{"name": "title", "css": "h1"}, {"name": "cost", "css": "b"}]}',
+        to_json(
+            {
+                "startUrls": ["https://a.example/"],
+                "fields": [{"name": "title", "css": "h1"}, {"name": "cost", "css": "b"}],
+            }
+        ),
     )
     nothing = {"where": [{"field": "title", "value": "nothing has this"}]}
     table = (await office.made(person, run_id, "CSV", filter=nothing)).decode("utf-8-sig")
-    assert table.startswith('"title","cost"')
+    assert table.startswith('"url","title","cost"')
     assert table.count("\n") == 1
     assert await office.made(person, run_id, "JSONL", filter=nothing) == b""
 
@@ -389,7 +397,7 @@ async def test_a_subscriber_sees_the_export_to_its_end(
     export = await office.ask(person, run, "PARQUET")
     document = "subscription ($id: ID!) { execution(id: $id) { __typename status ... on ItemExport { rowCount } } }"
     async with subscribe(graphql_ws_url, document, {"id": export["id"]}, token=person.token) as stream:
-        states = [each["data"]["execution"] async for each in stream]
+        states = [each["execution"] async for each in stream]
     assert states[-1] == {"__typename": "ItemExport", "status": "SUCCEEDED", "rowCount": 4}
 
 
@@ -424,14 +432,35 @@ async def test_deleting_a_job_waits_for_its_exports_and_takes_them_along(
     job = await office.desk.job(owner)
     run_id = await office.crawled(owner, HOMES, job=job)
     made = await office.ended(owner, (await office.ask(owner, run_id))["id"])
-    await office.pool.execute("UPDATE executions SET status = 'QUEUED', kind = 'EXPORT-HELD', finished_at = NULL WHERE id = $1", uuid_in(made["id"]))  # fmt: skip
+    waiting = encode_id(Prefix.EXPORT, await _held_export(office, owner, run_id))
     job_id = encode_id(Prefix.JOB, job)
     assert (await office.refused(owner, DELETE_JOB, input={"id": job_id})).code == "CONFLICT"
-    await office.pool.execute("UPDATE executions SET status = 'SUCCEEDED', kind = 'EXPORT', finished_at = now() WHERE id = $1", uuid_in(made["id"]))  # fmt: skip
+    await office.pool.execute(
+        "UPDATE executions SET status = 'CANCELLED', finished_at = now() WHERE id = $1", uuid_in(waiting)
+    )
     await office.run(owner, DELETE_JOB, input={"id": job_id})
     left = await office.pool.fetchval("SELECT count(*) FROM executions WHERE owner_id = $1", uuid_of(owner))
     assert left == 0
     await eventually(lambda: _gone(office, made["id"]), 5)
+
+
+async def _held_export(office: Office, owner: Person, run_id: str) -> UUID:
+    """An export that waits for a worker of another kind."""
+    held = new_id()
+    await office.pool.execute(
+        """INSERT INTO executions (id, kind, owner_id, status, progress, attempt, lost_workers, max_attempts,
+               timeout_seconds, worked_seconds, queued_at, failure_retryable, log_sequence, log_bytes)
+           VALUES ($1, 'HELD', $2, 'QUEUED', 0, 0, 0, 3, 60, 0, now(), false, 0, 0)""",
+        held,
+        uuid_of(owner),
+    )
+    await office.pool.execute(
+        """INSERT INTO item_exports (execution_id, run_id, format, options, filename, content_type)
+           VALUES ($1, $2, 'CSV', '{}', 'a.csv', 'text/csv')""",
+        held,
+        uuid_in(run_id),
+    )
+    return held
 
 
 async def _gone(office: Office, export_id: str) -> bool:
