@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final
 
-from tasks.crawl.input_schemas import ALLOWED_DOMAINS, DRAFT, START_URLS, extraction, selector
+from tasks.crawl.input_schemas import ALLOWED_DOMAINS, DRAFT, MAX_LIST_PAGES, START_URLS, extraction, selector
 
 
 class FieldType(StrEnum):
@@ -29,6 +29,52 @@ DESCRIPTION: Final = (
     "list itself or from the detail page behind each link; further pages are followed."
 )
 
+
+def fields(*reserved: str) -> dict[str, Any]:
+    """The schema of `fields`, rules for what to read of each item; reserved names are the spider's own."""
+    return {
+        "title": "Fields",
+        "description": "What to read of each item.",
+        "type": "array",
+        "minItems": 1,
+        "maxItems": 100,
+        "items": extraction(
+            "Field",
+            "A selector and how to read what it finds.",
+            name={
+                "title": "Name",
+                "description": f"The field's name in the item; {_listed(reserved)} taken by the spider itself.",
+                "type": "string",
+                "pattern": "^[A-Za-z][A-Za-z0-9_]{0,62}$",
+                "not": {"enum": list(reserved)},
+            },
+            type={
+                "title": "Type",
+                "description": "A decimal is a string of digits, exact, read from text such as “£ 1,299.50”.",
+                "enum": [each.value for each in FieldType],
+                "default": FieldType.TEXT.value,
+            },
+            list={
+                "title": "List",
+                "description": "All matches instead of the first.",
+                "type": "boolean",
+                "default": False,
+            },
+            required={
+                "title": "Required",
+                "description": "Items without it are set aside as invalid.",
+                "type": "boolean",
+                "default": False,
+            },
+        ),
+    }
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    quoted = [f"`{name}`" for name in names]
+    return f"{quoted[0]} is" if len(quoted) == 1 else f"{', '.join(quoted[:-1])} and {quoted[-1]} are"
+
+
 INPUT_SCHEMA: Final[dict[str, Any]] = {
     "$schema": DRAFT,
     "title": TITLE,
@@ -48,50 +94,8 @@ INPUT_SCHEMA: Final[dict[str, Any]] = {
             "Each match is one item and fields are looked up inside it; without it a page is one item.",
         ),
         "nextPage": selector("Next page", "The link to the following page of the list."),
-        "maxListPages": {
-            "title": "Pages of a list",
-            "description": "How many pages of each list are followed.",
-            "type": "integer",
-            "minimum": 1,
-            "maximum": 100_000,
-            "default": 1_000,
-        },
-        "fields": {
-            "title": "Fields",
-            "description": "What to read of each item.",
-            "type": "array",
-            "minItems": 1,
-            "maxItems": 100,
-            "items": extraction(
-                "Field",
-                "A selector and how to read what it finds.",
-                name={
-                    "title": "Name",
-                    "description": "The field's name in the item; `url` is always there and is the page's.",
-                    "type": "string",
-                    "pattern": "^[A-Za-z][A-Za-z0-9_]{0,62}$",
-                    "not": {"const": "url"},
-                },
-                type={
-                    "title": "Type",
-                    "description": "A decimal is a string of digits, exact, read from text such as “£ 1,299.50”.",
-                    "enum": [each.value for each in FieldType],
-                    "default": FieldType.TEXT.value,
-                },
-                list={
-                    "title": "List",
-                    "description": "All matches instead of the first.",
-                    "type": "boolean",
-                    "default": False,
-                },
-                required={
-                    "title": "Required",
-                    "description": "Items without it are set aside as invalid.",
-                    "type": "boolean",
-                    "default": False,
-                },
-            ),
-        },
+        "maxListPages": MAX_LIST_PAGES,
+        "fields": fields("url"),
     },
 }
 
@@ -131,16 +135,20 @@ _JSON_TYPES: Final[dict[FieldType, dict[str, Any]]] = {
 
 def output_schema(spider_input: Mapping[str, Any]) -> dict[str, Any]:
     """OUTPUT_SCHEMA narrowed to the fields that a valid input names; optional ones may be null."""
-    properties = dict(OUTPUT_SCHEMA["properties"])
-    required = ["url"]
-    for rule in spider_input["fields"]:
+    return narrowed(OUTPUT_SCHEMA, spider_input["fields"])
+
+
+def narrowed(schema: Mapping[str, Any], rules: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A schema of items with the fields that rules name put in, and none beside them."""
+    properties, required = dict(schema["properties"]), list(schema["required"])
+    for rule in rules:
         single = _JSON_TYPES[FieldType(rule.get("type", FieldType.TEXT))]
-        schema: dict[str, Any] = {"type": "array", "items": single} if rule.get("list") else single
+        of_field: dict[str, Any] = {"type": "array", "items": single} if rule.get("list") else single
         if rule.get("required"):
             required.append(rule["name"])
             if rule.get("list"):
-                schema = {**schema, "minItems": 1}
+                of_field = {**of_field, "minItems": 1}
         else:
-            schema = {**schema, "type": [schema["type"], "null"]}
-        properties[rule["name"]] = schema
-    return {**OUTPUT_SCHEMA, "required": required, "properties": properties, "additionalProperties": False}
+            of_field = {**of_field, "type": [of_field["type"], "null"]}
+        properties[rule["name"]] = of_field
+    return {**schema, "required": required, "properties": properties, "additionalProperties": False}

@@ -29,6 +29,15 @@ ALLOWED_DOMAINS: Final[dict[str, Any]] = {
     "items": {"type": "string", "minLength": 1, "maxLength": 253, "pattern": "^[^/:\\s]+$"},
 }
 
+MAX_LIST_PAGES: Final[dict[str, Any]] = {
+    "title": "Pages of a list",
+    "description": "How many pages of each list are followed.",
+    "type": "integer",
+    "minimum": 1,
+    "maximum": 100_000,
+    "default": 1_000,
+}
+
 CSS: Final[dict[str, Any]] = {
     "title": "CSS selector",
     "description": "CSS 3, with ::text and ::attr(name).",
@@ -51,6 +60,15 @@ PATTERN: Final[dict[str, Any]] = {
     "type": "string",
     "minLength": 1,
     "maxLength": MAX_PATTERN_CHARACTERS,
+}
+
+MODIFIED_SINCE: Final[dict[str, Any]] = {
+    "title": "Modified since",
+    "description": "Leave out what a sitemap says to have changed last before this date, or date and time with zone. "
+    "Entries that do not say when they changed are read.",
+    "type": "string",
+    "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}(:[0-9]{2})?(Z|[+-][0-9]{2}:[0-9]{2}))?$",
+    "examples": ["2026-01-31", "2026-01-31T06:00:00Z"],
 }
 
 _ONE_SELECTOR: Final[list[dict[str, Any]]] = [{"required": ["css"]}, {"required": ["xpath"]}]

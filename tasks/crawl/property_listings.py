@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Final
 
-from tasks.crawl.input_schemas import ALLOWED_DOMAINS, DRAFT, PATTERN, START_URLS, extraction, selector
+from tasks.crawl.input_schemas import ALLOWED_DOMAINS, DRAFT, MAX_LIST_PAGES, PATTERN, START_URLS, extraction, selector
 
 
 class AreaUnit(StrEnum):
@@ -67,14 +67,7 @@ INPUT_SCHEMA: Final[dict[str, Any]] = {
             "the start URLs are listings themselves.",
         },
         "nextPage": selector("Next page", "The link to the following page of results; by default rel=next."),
-        "maxListPages": {
-            "title": "Pages of a list",
-            "description": "How many pages of each list are followed.",
-            "type": "integer",
-            "minimum": 1,
-            "maximum": 100_000,
-            "default": 1_000,
-        },
+        "maxListPages": MAX_LIST_PAGES,
         "currency": {
             "title": "Currency",
             "description": "ISO 4217 code for prices that do not name one.",

@@ -24,7 +24,7 @@ from tasks.crawl.crawler.counters import Drop
 from tasks.crawl.crawler.failures import Stopping, explain
 from tasks.crawl.crawler.protocol import CloseReason, FailureReason, NewRequest, ProtocolError
 from tasks.crawl.crawler.scheduler import LEASE, host_of
-from tasks.crawl.crawler.spiders.base import Fault, Follow
+from tasks.crawl.crawler.spiders.base import ANY_CONTENT, Fault, Follow
 
 if TYPE_CHECKING:
     from tasks.crawl.crawler.session import Session
@@ -66,7 +66,7 @@ class PageRunner:
     def on_page(self, response: Response) -> None:
         """Scrapy's callback; an exception leaves through Scrapy, which reports it to `on_error`."""
         lease = response.meta[LEASE]
-        if not isinstance(response, TextResponse):
+        if not isinstance(response, TextResponse) and not response.meta.get(ANY_CONTENT):
             kind = (response.headers.get("Content-Type") or b"unknown").decode("latin-1")
             self._failed(
                 response.request, FailureReason.UNSUPPORTED_CONTENT, f"Not text but {kind[:100]}.", response.status
@@ -150,7 +150,7 @@ class PageRunner:
             "status": response.status,
             "bytes": size,
             "items": [
-                {"key": item_key(fingerprint, response.meta[CALLBACK], index), "data": item}
+                {"key": self._key(fingerprint, response.meta[CALLBACK], index, item), "data": item}
                 for index, item in enumerate(items)
             ],
             "requests": requests,
@@ -176,6 +176,10 @@ class PageRunner:
         session.ended(lease)
         if not complete or (left is not None and len(items) == left):
             session.stop(CloseReason.ITEM_LIMIT)
+
+    def _key(self, fingerprint: str, callback: str, index: int, item: Any) -> str:
+        identity = self._session.spider.identity(callback, item) if isinstance(item, Mapping) else None
+        return item_key(fingerprint, callback, index) if identity is None else identity_key(identity)
 
     def _failed(self, request: Request | None, reason: FailureReason, detail: str, status: int | None) -> None:
         if request is None:
@@ -223,6 +227,11 @@ def deadline(seconds: float) -> Iterator[None]:
 def item_key(fingerprint: str, callback: str, index: int) -> str:
     """The same for the same item of the same page, however often and on whatever way the page is reached."""
     return hashlib.sha256(f"{fingerprint}:{callback}:{index}".encode()).hexdigest()[:40]
+
+
+def identity_key(identity: str) -> str:
+    """The key of an item that its spider tells apart by what it says, not by where it is."""
+    return hashlib.sha256(f"identity:{identity}".encode()).hexdigest()[:40]
 
 
 def storable(value: Any, nesting: int = 0) -> Any:

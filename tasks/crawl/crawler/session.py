@@ -7,6 +7,7 @@ process early, what was not answered is the worker's to lease again. Limits coun
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import os
 import signal
@@ -34,7 +35,7 @@ from tasks.crawl.crawler.protocol import (
     Start,
 )
 from tasks.crawl.crawler.scheduler import LEASE, LeaseScheduler, host_of
-from tasks.crawl.crawler.spiders.base import META, Follow, SessionSpider
+from tasks.crawl.crawler.spiders.base import META, PART, Follow, SessionSpider
 
 STATS_SECONDS: Final = 1.0
 FINISH_SECONDS: Final = 10.0
@@ -142,7 +143,10 @@ class Session:
             method=leased.method,
             callback=self._pages.on_page,
             errback=self._pages.on_failure,
-            meta={LEASE: leased.id, CALLBACK: leased.callback, DEPTH: leased.depth, META: dict(leased.meta)},
+            meta={
+                **self.spider.request_meta.get(leased.callback, {}),
+                **{LEASE: leased.id, CALLBACK: leased.callback, DEPTH: leased.depth, META: dict(leased.meta)},
+            },
             dont_filter=True,
         )
         self._crawler.engine.crawl(request)
@@ -188,14 +192,16 @@ class Session:
         )
 
     def fingerprint(self, request: Request | None) -> str:
-        """Scrapy's request fingerprint, in hex: method, canonical URL and body."""
+        """Scrapy's request fingerprint, in hex: method, canonical URL and body; and the part, where there are some."""
         if request is None:
             raise ValueError("a response without a request")
-        return self._crawler.request_fingerprinter.fingerprint(request).hex()
+        fingerprint: bytes = self._crawler.request_fingerprinter.fingerprint(request)
+        part = request.meta.get(META, {}).get(PART)
+        return fingerprint.hex() if part is None else hashlib.sha1(fingerprint + str(part).encode()).hexdigest()  # noqa: S324
 
     def new_request(self, follow: Follow, depth: int) -> NewRequest:
         """A link as the worker's frontier stores it; raises ValueError for a malformed URL."""
-        request = Request(follow.url)
+        request = Request(follow.url, meta={META: follow.meta})
         return NewRequest(
             url=request.url,
             fingerprint=self.fingerprint(request),

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 META = "spiderMeta"
 """Key of `Request.meta` that holds the spider's own."""
+PART = "part"
+"""Key of `Follow.meta` that makes the same address another request: a further part of a document that is too long to
+be answered at once."""
+ANY_CONTENT = "anyContent"
+"""Key of `request_meta` for callbacks that read what is not text, too."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,8 @@ class SessionSpider(Spider):
 
     callbacks: ClassVar[frozenset[str]]
     """Names that a request may give as callback."""
+    request_meta: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """What requests of a callback tell Scrapy (its `Request.meta`), and ANY_CONTENT; by callback."""
 
     def __init__(self, *, session: Session) -> None:
         super().__init__()
@@ -69,6 +76,13 @@ class SessionSpider(Spider):
         """Where the crawl begins."""
         raise NotImplementedError
 
+    def identity(self, callback: str, item: Mapping[str, Any]) -> str | None:
+        """What makes an item that a callback gave the same one on whatever page it is found; None: its page and place.
+
+        Of several items with one identity a run keeps the first.
+        """
+        return None
+
 
 def session_of(crawler: Crawler) -> Session:
     """How Scrapy's components find the session; raises TypeError for a foreign spider."""
@@ -77,10 +91,13 @@ def session_of(crawler: Crawler) -> Session:
     return crawler.spider.session
 
 
-def links_in(response: TextResponse, xpath: str) -> Iterable[str]:
-    """Absolute URLs, in order, of what an XPath finds: elements with href, or the attribute or text itself."""
+def links_in(response: TextResponse, xpath: str, node: Selector | None = None) -> Iterable[str]:
+    """Absolute URLs, in order, of what an XPath finds: elements with href, or the attribute or text itself.
+
+    Looks through the whole page, or through one part of it.
+    """
     base = base_url(response)
-    for found in response.selector.xpath(xpath):
+    for found in (response.selector if node is None else node).xpath(xpath):
         href = found.get() if isinstance(found.root, str) else href_of(found)
         if href and (href := href.strip()):
             try:

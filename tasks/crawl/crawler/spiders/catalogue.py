@@ -10,7 +10,8 @@ from scrapy.http import TextResponse
 
 from tasks.crawl.catalogue import NAME
 from tasks.crawl.crawler.spiders.base import Fault, Follow, SessionSpider, base_url, links_in, spider_meta
-from tasks.crawl.selectors import FieldRule, ValueFault, to_xpath
+from tasks.crawl.crawler.spiders.reading import read_fields, says_nothing
+from tasks.crawl.selectors import FieldRule, to_xpath
 
 if TYPE_CHECKING:
     from tasks.crawl.crawler.session import Session
@@ -51,15 +52,10 @@ class CatalogueSpider(SessionSpider):
         base = base_url(response)
         nodes: Iterable[Selector] = [response.selector] if self._items is None else response.selector.xpath(self._items)
         for node in nodes:
-            item: dict[str, Any] = {"url": response.url}
-            for position, rule in enumerate(self._fields):
-                try:
-                    item[rule.name] = rule.value(node, base)
-                except ValueFault as fault:
-                    item[rule.name] = [] if rule.is_list else None
-                    yield Fault(f"{rule.name}: {fault}", ("fields", position))
-            if any(value not in (None, []) for name, value in item.items() if name != "url"):
-                yield item
+            values, faults = read_fields(self._fields, node, base)
+            yield from faults
+            if not says_nothing(values):
+                yield {"url": response.url, **values}
 
     def _xpath(self, name: str) -> str | None:
         return to_xpath(self.input[name]) if name in self.input else None
