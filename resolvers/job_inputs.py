@@ -10,7 +10,7 @@ found when the crawl connects.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -32,6 +32,7 @@ CONFIG: Final = "config"
 OWN_KEYS: Final = ("startUrls", "state", "username", "startingName")
 """Keys of the input that are also fields of the operation."""
 
+_BRACES: Final = str.maketrans("{}", "__")
 Parts = Mapping[str, Any]
 """What an operation gives of an input, by the names above. Null takes away what is there."""
 
@@ -139,17 +140,25 @@ def _misfits(
 
 def _blocked_urls(spider_input: Mapping[str, Any], guard: AddressGuard) -> list[InputFault]:
     """URLs that crawls may not open; what is no URL of the web at all is the schema's concern."""
-    urls = spider_input.get("startUrls")
     found: list[InputFault] = []
-    for position, url in enumerate(urls if isinstance(urls, list) else ()):
+    for path, url in _given_urls(spider_input):
         if isinstance(url, str) and url.lower().startswith(("http://", "https://")):
             try:
                 guard.check_url(url)
             except BlockedAddress as blocked:
-                found.append(InputFault(("startUrls", position), str(blocked)[:MAX_MESSAGE_CHARACTERS]))
+                found.append(InputFault(path, str(blocked)[:MAX_MESSAGE_CHARACTERS]))
         if len(found) == MAX_FAULTS:
             break
     return found
+
+
+def _given_urls(spider_input: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """What the spiders that ship take for addresses, each with its path; a template's host is no variable."""
+    for key in ("startUrls", "sitemaps"):
+        urls = spider_input.get(key)
+        yield from (((key, position), url) for position, url in enumerate(urls if isinstance(urls, list) else ()))
+    template = spider_input.get("urlTemplate")
+    yield ("urlTemplate",), template.translate(_BRACES) if isinstance(template, str) else None
 
 
 def _place(path: tuple[str | int, ...], given: Parts) -> tuple[str | int, ...]:

@@ -67,6 +67,35 @@ CATALOGUE: Final = (
         icon="home",
         spider="property_listings",
     ),
+    _Shipped(
+        slug="directory-search",
+        name="Directory search",
+        category="People and firms",
+        description="Reads registers that are searched by state and name: people, firms, licences. Give the address of "
+        "a search with {state}, {startingName} or {username} in it; every page of every search is walked, every entry "
+        "taken once, from the starting name on. A run can begin where another one ended.",
+        icon="users",
+        spider="directory_search",
+    ),
+    _Shipped(
+        slug="sitemap",
+        name="Sitemap",
+        category="Whole sites",
+        description="Finds the pages that a site names in its sitemaps, indexes of them and feeds, filtered by address "
+        "and by the date of their last change. Lists them, or reads each page by selectors.",
+        icon="map",
+        spider="sitemap",
+    ),
+    _Shipped(
+        slug="articles",
+        name="Articles",
+        category="News and blogs",
+        description="Brings home articles without being told how a site is built: the main text without menus, "
+        "banners and comments, with title, author, date, language, pictures and tags. Finds them by links, sitemaps "
+        "or feeds.",
+        icon="newspaper",
+        spider="articles",
+    ),
 )
 """The tools that an installation starts with."""
 

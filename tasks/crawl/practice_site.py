@@ -1,9 +1,9 @@
 """A small web site to practise on: `python -m tasks.crawl.practice_site --port 8900`.
 
-A shop of 36 things and a listing of 24 homes, invented and always the same, so that the first crawl of a newcomer (and
-the tour in the README) needs no internet and bothers nobody. Each page takes a moment, so that progress can be
-watched. The examples of the shipped spiders are written for it. The practice repository is served here as well, where
-there is git. Standard library only; loopback only.
+A shop of 36 things, a listing of 24 homes, a register of 90 people, articles and a sitemap, invented and always the
+same, so that the first crawl of a newcomer (and the tour in the README) needs no internet and bothers nobody. Each page
+takes a moment, so that progress can be watched. The examples of the shipped spiders are written for it. The practice
+repository is served here as well, where there is git. Standard library only; loopback only.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from tasks.build import practice_repository
 from tasks.build.practice_repository import Answer, NoRepository, PracticeRepository
+from tasks.crawl import practice_reading
 
 DEFAULT_PORT: Final = 8900
 DEFAULT_DELAY_SECONDS: Final = 0.15
@@ -44,7 +45,7 @@ dl{display:grid;grid-template-columns:10rem 1fr}dd{margin:0}footer{margin-top:3r
 """
 
 _WELCOME: Final = (
-    "<p>A shop and a listing to crawl. Nothing here is real.</p>"
+    "<p>A shop, a listing, a register and articles to crawl. Nothing here is real.</p>"
     f'<p><a href="{practice_repository.PREFIX}">A git repository</a> to deploy.</p>'
 )
 _MATERIALS: Final = ("Oak", "Linen", "Copper", "Slate", "Walnut", "Cotton", "Brass", "Cedar", "Wool")
@@ -87,6 +88,8 @@ class Home:
 
 
 _Entry = TypeVar("_Entry", Product, Home)
+_Page = tuple[int, str, str | bytes]
+"""Status, content type and body."""
 
 
 @cache
@@ -151,7 +154,7 @@ def serve(
             elif self._is_for_git():
                 self._ask_git(b"")
             else:
-                page = _page_answer(answer(self.path))
+                page = _page_answer(answer(self.path, base=f"http://{self.headers.get('Host', 'localhost')}"))
                 if page.headers["Content-Type"].startswith("text/html"):
                     time.sleep(delay_seconds)
                 self._send(page)
@@ -199,14 +202,33 @@ class _Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
-def answer(target: str) -> tuple[int, str, str]:
-    """Status, content type and body of one address of the site."""
+def answer(target: str, *, base: str = f"http://127.0.0.1:{DEFAULT_PORT}") -> _Page:
+    """Status, content type and body of one address of the site, which is reached at `base`."""
     parts = urlsplit(target)
-    page = parse_qs(parts.query).get("page", ["1"])[0]
+    query = parse_qs(parts.query)
+    page = query.get("page", ["1"])[0]
     number = int(page) if page.isdecimal() and len(page) < 6 else 1
     match parts.path.strip("/").split("/"):
         case ["robots.txt"]:
-            return 200, "text/plain; charset=utf-8", "User-agent: *\nDisallow: /basket\n"
+            robots = f"User-agent: *\nDisallow: /basket\n\nSitemap: {base}/sitemap.xml\n"
+            return 200, "text/plain; charset=utf-8", robots
+        case ["sitemap.xml"]:
+            return 200, "application/xml", practice_reading.sitemap_index(base)
+        case ["sitemaps", name]:
+            if name in _SITEMAPS:
+                text = practice_reading.sitemap(base, _SITEMAPS[name]())
+                if name.endswith(".gz"):
+                    return 200, "application/gzip", practice_reading.packed(text)
+                return 200, "application/xml", text
+        case ["people"]:
+            state = query.get("state", [""])[0]
+            return _html("People", practice_reading.people_page(state, number))
+        case ["articles"]:
+            return _html("Articles", practice_reading.articles_page())
+        case ["articles", slug]:
+            for article in practice_reading.ARTICLES:
+                if article.slug == slug:
+                    return _html(article.title, practice_reading.article_page(article))
         case [""]:
             return _html("Practice site", _WELCOME)
         case ["shop"]:
@@ -222,6 +244,13 @@ def answer(target: str) -> tuple[int, str, str]:
                 if str(home.number) == wanted:
                     return _html(home.title, _home_page(home))
     return _html("Not found", "<p>There is no such page.</p>", status=404)
+
+
+_SITEMAPS: Final[dict[str, Callable[[], list[tuple[str, str | None]]]]] = {
+    "shop.xml.gz": lambda: [(f"/shop/{product.slug}", None) for product in products()],
+    "homes.xml": lambda: [(f"/homes/{home.number}", None) for home in homes()],
+    "articles.xml": lambda: [(f"/articles/{article.slug}", article.date) for article in practice_reading.ARTICLES],
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -262,12 +291,12 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
-def _page_answer(page: tuple[int, str, str]) -> Answer:
+def _page_answer(page: _Page) -> Answer:
     status, kind, body = page
-    return Answer(status, {"Content-Type": kind}, body.encode())
+    return Answer(status, {"Content-Type": kind}, body if isinstance(body, bytes) else body.encode())
 
 
-def _repository_page(repository: PracticeRepository | None) -> tuple[int, str, str]:
+def _repository_page(repository: PracticeRepository | None) -> _Page:
     if repository is None:
         return _html("Not found", "<p>There is no practice repository: git could not make it here.</p>", status=404)
     commits = "".join(
@@ -281,9 +310,7 @@ def _repository_page(repository: PracticeRepository | None) -> tuple[int, str, s
     )
 
 
-def _list(
-    title: str, path: str, entries: Sequence[_Entry], page: int, card: Callable[[_Entry], str]
-) -> tuple[int, str, str]:
+def _list(title: str, path: str, entries: Sequence[_Entry], page: int, card: Callable[[_Entry], str]) -> _Page:
     shown = entries[(page - 1) * PAGE_SIZE : page * PAGE_SIZE]
     cards = "".join(f"<li>{card(each)}</li>" for each in shown)
     more = page * PAGE_SIZE < len(entries)
@@ -336,11 +363,12 @@ def _home_page(home: Home) -> str:
     )
 
 
-def _html(title: str, body: str, *, status: int = 200) -> tuple[int, str, str]:
+def _html(title: str, body: str, *, status: int = 200) -> _Page:
     page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>'
-        '<nav><a href="/">Practice site</a><a href="/shop">Shop</a><a href="/homes">Homes</a></nav>'
+        '<nav><a href="/">Practice site</a><a href="/shop">Shop</a><a href="/homes">Homes</a>'
+        '<a href="/people">People</a><a href="/articles">Articles</a></nav>'
         f"<h1>{escape(title)}</h1>{body}<footer>Invented for practising. Served by Switchyard.</footer></body></html>"
     )
     return status, "text/html; charset=utf-8", page

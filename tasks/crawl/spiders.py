@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from jsonschema import Draft202012Validator
 
-from tasks.crawl import catalogue, directory_search, installed_spiders, property_listings
+from tasks.crawl import articles, catalogue, directory_search, installed_spiders, property_listings, sitemap
 from tasks.crawl.contracts import InputFault, SpiderDefinition, SpiderUnusable, nothing_more
 from tasks.crawl.installed_spiders import InstalledSpider
 from tasks.crawl.selectors import SelectorError, to_xpath
@@ -39,7 +39,7 @@ SHIPPED: Final[Mapping[str, SpiderDefinition]] = MappingProxyType(
             module.CRAWLER_CLASS,
             getattr(module, "more_faults", nothing_more),
         )
-        for module in (catalogue, property_listings, directory_search)
+        for module in (catalogue, property_listings, directory_search, sitemap, articles)
     }
 )
 """By name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 import time
@@ -17,7 +18,7 @@ from lxml import html
 from parsel import Selector
 from scrapy.http import Response
 
-from tasks.crawl import practice_site
+from tasks.crawl import practice_reading, practice_site
 from tasks.crawl.catalogue import FieldType
 from tasks.crawl.catalogue import output_schema as catalogue_output
 from tasks.crawl.contracts import SpiderDefinition
@@ -63,22 +64,34 @@ def test_the_example_is_right(spider: SpiderDefinition) -> None:
     assert input_faults(spider, spider.example_input) == []
 
 
+FAULTY: list[tuple[dict[str, Any], tuple[str | int, ...]]] = [
+    ({"startUrls": []}, ("startUrls",)),
+    ({"startUrls": ["javascript:alert(1)"]}, ("startUrls", 0)),
+    ({"startUrls": ["http://user@example.com/"]}, ("startUrls", 0)),
+    ({"unknown": 1}, ()),
+    ({"nextPage": {"css": "a", "xpath": "//a"}}, ("nextPage",)),
+    ({"nextPage": {"css": "a["}}, ("nextPage", "css")),
+    ({"maxListPages": 0}, ("maxListPages",)),
+    ({"includePatterns": ["fine", "("]}, ("includePatterns", 1)),
+    ({"modifiedSince": "2026-02-30"}, ("modifiedSince",)),
+]
+
+
 @pytest.mark.parametrize(
-    ("change", "path"),
+    ("name", "change", "path"),
     [
-        ({"startUrls": []}, ("startUrls",)),
-        ({"startUrls": ["javascript:alert(1)"]}, ("startUrls", 0)),
-        ({"startUrls": ["http://user@example.com/"]}, ("startUrls", 0)),
-        ({"unknown": 1}, ()),
-        ({"nextPage": {"css": "a", "xpath": "//a"}}, ("nextPage",)),
-        ({"nextPage": {"css": "a["}}, ("nextPage", "css")),
-        ({"maxListPages": 0}, ("maxListPages",)),
+        (name, change, path)
+        for name, spider in SPIDERS.items()
+        for change, path in FAULTY
+        if not path or path[0] in spider.input_schema["properties"]
     ],
 )
 def test_a_faulty_input_is_refused_with_its_path(
-    spider: SpiderDefinition, change: Mapping[str, Any], path: tuple[str | int, ...]
+    name: str, change: Mapping[str, Any], path: tuple[str | int, ...]
 ) -> None:
-    faults = input_faults(spider, {**spider.example_input, **change})
+    spider = SPIDERS[name]
+    more = {"sitemaps": ["http://a.example/"]} if "sitemaps" in spider.input_schema["properties"] else {}
+    faults = input_faults(spider, {**spider.example_input, **more, **change})
     assert [fault.path for fault in faults] == [path]
     assert faults[0].message
 
@@ -398,12 +411,17 @@ def practice() -> Iterator[int]:
         thread.join(5)
 
 
-@pytest.mark.parametrize(("name", "count"), [("catalogue", 36), ("property_listings", 24)])
+PEOPLE = sum(person.name >= "M" and person.state in ("Northmark", "Westvale") for person in practice_reading.people())
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("catalogue", 36), ("property_listings", 24), ("directory_search", PEOPLE), ("sitemap", 36), ("articles", 4)],
+)
 async def test_the_examples_bring_home_the_whole_practice_site(practice: int, name: str, count: int) -> None:
     spider = SPIDERS[name]
-    given = {**spider.example_input}
-    given["startUrls"] = [url.replace("8900", str(practice)) for url in given["startUrls"]]
-    assert given["startUrls"] != spider.example_input["startUrls"]
+    given = json.loads(json.dumps(spider.example_input).replace(":8900/", f":{practice}/"))
+    assert given != spider.example_input
     crawler = await crawl(start_message(name, given, allowed=[f"127.0.0.1:{practice}"], throttle=FAST))
     items = list(crawler.frontier.items.values())
     assert len(items) == count

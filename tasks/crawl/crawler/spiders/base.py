@@ -19,6 +19,8 @@ from scrapy.http import Response, TextResponse
 if TYPE_CHECKING:
     from tasks.crawl.crawler.session import Session
 
+ALL_LINKS = "//a[@href]"
+NEXT_LINKS = "//*[self::a or self::link][contains(concat(' ', normalize-space(@rel), ' '), ' next ')]"
 META = "spiderMeta"
 """Key of `Request.meta` that holds the spider's own."""
 PART = "part"

@@ -8,16 +8,22 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from scrapy.http import TextResponse
 
-from tasks.crawl.crawler.spiders.base import Fault, Follow, SessionSpider, base_url, links_in, spider_meta
+from tasks.crawl.crawler.spiders.base import (
+    ALL_LINKS,
+    NEXT_LINKS,
+    Fault,
+    Follow,
+    SessionSpider,
+    base_url,
+    links_in,
+    spider_meta,
+)
 from tasks.crawl.crawler.spiders.listing_data import listing_from, overridden
 from tasks.crawl.property_listings import NAME
 from tasks.crawl.selectors import Extraction, ValueFault, to_xpath
 
 if TYPE_CHECKING:
     from tasks.crawl.crawler.session import Session
-
-ALL_LINKS = "//a[@href]"
-NEXT_LINKS = "//*[self::a or self::link][contains(concat(' ', normalize-space(@rel), ' '), ' next ')]"
 
 
 class PropertyListingsSpider(SessionSpider):
