@@ -52,7 +52,7 @@ def found(taken: Collection[str], *, only: str | None = None) -> Iterator[Instal
         except SpiderUnusable as error:
             reason = str(error)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's module may raise anything
-            reason = f"{type(error).__name__}: {error}"
+            reason = next(iter(f"{type(error).__name__}: {error}".splitlines()))
         yield InstalledSpider(entry.name, _package(entry), definition, reason[:MAX_REASON_CHARACTERS])
 
 

@@ -139,6 +139,9 @@ def _become(asked: Mapping[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(asked["environment"])
     sys.argv = list(asked["argv"])
+    # The interpreter would have read this variable at its start.
+    folders = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[1:1] = [folder for folder in folders if folder and folder not in sys.path]
     code = 0
     try:
         if sys.argv[0] == "-m":

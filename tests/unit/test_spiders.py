@@ -36,6 +36,7 @@ from tasks.crawl.crawler.protocol import (
     encode,
 )
 from tasks.crawl.crawler.spiders.listing_data import listing_from, overridden
+from tasks.crawl.directory_search import collation_key, expanded, has_names_from
 from tasks.crawl.property_listings import OUTPUT_SCHEMA, OVERRIDABLE
 from tasks.crawl.selectors import Extraction, FieldRule, SelectorError, ValueFault, converted, to_xpath
 from tasks.crawl.spiders import SPIDERS, input_faults
@@ -117,6 +118,87 @@ def test_the_output_schema_of_a_catalogue_follows_its_fields() -> None:
     wrongs: list[dict[str, Any]] = [{"name": None}, {"price": "12,50"}, {"price": 12.5}, {"tags": []}, {"more": 1}]
     for wrong in wrongs:
         assert not check.is_valid({**right, **wrong}), wrong
+
+
+# -- directories
+
+
+def directory(**more: Any) -> list[tuple[tuple[str | int, ...], str]]:
+    given = {"urlTemplate": "https://a.example/people?s={state}", "state": "CA", **more}
+    given = {"entries": {"css": "li"}, "name": {"css": "b"}, **given}
+    faults = input_faults(
+        SPIDERS["directory_search"], {key: value for key, value in given.items() if value is not None}
+    )
+    return [(fault.path, fault.message) for fault in faults]
+
+
+@pytest.mark.parametrize(
+    ("change", "path", "why"),
+    [
+        ({"urlTemplate": "https://a.example/{state}/{county}"}, ("urlTemplate",), "no variable {county}"),
+        ({"urlTemplate": "https://a.example/{?state}{state}"}, ("urlTemplate",), "no variable {?state}"),
+        ({"urlTemplate": "https://a.example/{state}/{"}, ("urlTemplate",), "brace"),
+        ({"urlTemplate": "https://{state}.example/"}, ("urlTemplate",), "does not match"),
+        ({"urlTemplate": "https://user:word@a.example/{state}"}, ("urlTemplate",), "does not match"),
+        ({"state": None}, ("state",), "does not say which"),
+        ({"states": ["NV"]}, ("state",), "one of them"),
+        ({"username": "ada"}, ("username",), "does not use {username}"),
+        ({"startingNames": ["A"]}, ("startingNames",), "does not use {startingName}"),
+        ({"identifiedBy": ["name", "shoe"]}, ("identifiedBy", 1), "'shoe'"),
+        ({"fields": [{"name": "state", "css": "i"}]}, ("fields", 0, "name"), "should not be valid"),
+        (
+            {"urlTemplate": "https://a.example/{state}?p={page}", "nextPage": {"css": "a"}},
+            ("nextPage",),
+            "{page} already",
+        ),
+        (
+            {
+                "urlTemplate": "https://a.example/{state}?n={startingName}",
+                "state": None,
+                "states": [f"s{number}" for number in range(101)],
+                "startingNames": [f"n{number}" for number in range(100)],
+            },
+            ("startingNames",),
+            "more than 10,000 searches",
+        ),
+    ],
+)
+def test_template_and_variables_have_to_fit(change: Mapping[str, Any], path: tuple[str | int, ...], why: str) -> None:
+    [(found, message)] = directory(**change)
+    assert found == path
+    assert why in message
+
+
+def test_a_starting_name_needs_no_variable() -> None:
+    assert directory(startingName="Mercer") == []
+
+
+@pytest.mark.parametrize(
+    ("value", "url"),
+    [
+        ("New York", "https://a.example/New%20York"),
+        ("a/b?c=d&e#f", "https://a.example/a%2Fb%3Fc%3Dd%26e%23f"),
+        ("../@169.254.169.254", "https://a.example/..%2F%40169.254.169.254"),
+        ("São ~_.-{x}", "https://a.example/S%C3%A3o%20~_.-%7Bx%7D"),
+    ],
+)
+def test_what_stands_for_a_variable_stays_in_its_place(value: str, url: str) -> None:
+    assert expanded("https://a.example/{state}", {"state": value}) == url
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later"), [("Álvarez", "Bell"), ("abbott", "ÁBBOTTS"), ("de  la Cruz", "DE LA CRUZ, B"), ("Öz", "Pa")]
+)
+def test_names_are_in_the_order_of_people(earlier: str, later: str) -> None:
+    assert collation_key(earlier) < collation_key(later)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "start", "is_read"),
+    [("A", "", True), ("L", "Mü", False), ("M", "Mü", True), ("MA", "mü", False), ("mu", "Mü", True), ("Z", "M", True)],
+)
+def test_beginnings_that_all_come_before_the_starting_name_are_left_out(prefix: str, start: str, is_read: bool) -> None:
+    assert has_names_from(prefix, start) is is_read
 
 
 # -- selectors
