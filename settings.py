@@ -170,6 +170,10 @@ class Settings(BaseSettings):
     crawl_target_concurrency: float = Field(2.0, gt=0, le=16, description="Pages fetched from one host at once")
     crawl_timeout_seconds: int = Field(3_600, ge=1, le=86_400, description="Longest run, unless the run says less")
     max_jobs_per_user: int = Field(1_000, ge=1, description="Jobs that one user may have")
+    crawl_pages_per_day: int = Field(
+        100_000, ge=1, description="Pages that the crawls of one user may fetch on one day (UTC)"
+    )
+    preview_slots: int = Field(2, ge=0, le=32, description="Previews that one API process runs at once; 0: none")
     crawl_memory_megabytes: int = Field(1_024, ge=128, description="Memory of one crawl process")
 
     # -- exports

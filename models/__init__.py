@@ -2,6 +2,7 @@
 
 from models.audit import AuditEvent
 from models.connections import Identity, OAuthConnection
+from models.crawl_ledger import CrawlDay, ItemVersion, RejectedItem, RunHost
 from models.credentials import AccessToken, OneTimeLink, RecoveryCode
 from models.deployments import Deployment
 from models.documents import CandidateAcceptance, DocumentPage, OcrJob, ProductCandidate
@@ -26,6 +27,7 @@ __all__ = [
     "AccessToken",
     "AuditEvent",
     "CandidateAcceptance",
+    "CrawlDay",
     "CrawlRequest",
     "DeployHook",
     "Deployment",
@@ -38,6 +40,7 @@ __all__ = [
     "Identity",
     "Item",
     "ItemExport",
+    "ItemVersion",
     "Job",
     "JobRun",
     "LogChunk",
@@ -56,7 +59,9 @@ __all__ = [
     "Project",
     "QueueTurn",
     "RecoveryCode",
+    "RejectedItem",
     "RiskTriage",
+    "RunHost",
     "Scan",
     "ScanRisk",
     "Session",

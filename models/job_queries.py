@@ -202,18 +202,10 @@ async def stored_objects(job_id: UUID) -> list[str]:
 async def delete(job_id: UUID) -> None:
     """Remove a job, its runs, their items, requests, exports, logs and files' rows; call it after `lock_idle`."""
     # What there may be millions of goes first, in pieces: one cascade over all of it could outlast its time limit.
-    for table in ("items", "crawl_requests"):
-        while await database.value(
-            f"""WITH gone AS (
-                    DELETE FROM {table} WHERE id IN (
-                        SELECT id FROM {table}
-                        WHERE dataset_id IN (SELECT execution_id FROM job_runs WHERE job_id = $1) LIMIT $2)
-                    RETURNING 1)
-                SELECT count(*) FROM gone""",
-            job_id,
-            _PURGE_ROWS,
-        ):
-            continue
+    of_runs = "dataset_id IN (SELECT execution_id FROM job_runs WHERE job_id = $1)"
+    for table in ("items", "crawl_requests", "rejected_items"):
+        await _delete_all(table, of_runs, job_id)
+    await forget_versions(job_id)
     await database.rows(
         """DELETE FROM executions WHERE id IN (
                SELECT x.execution_id FROM item_exports x JOIN job_runs r ON r.execution_id = x.run_id
@@ -224,6 +216,22 @@ async def delete(job_id: UUID) -> None:
         "DELETE FROM executions WHERE id IN (SELECT execution_id FROM job_runs WHERE job_id = $1)", job_id
     )
     await database.rows("DELETE FROM jobs WHERE id = $1", job_id)
+
+
+async def forget_versions(job_id: UUID) -> None:
+    """Forget what a job stored under which identity: its next run that keeps only changes keeps all."""
+    await _delete_all("item_versions", "job_id = $1", job_id)
+
+
+async def _delete_all(table: str, whose: str, job_id: UUID) -> None:
+    while await database.value(
+        f"""WITH gone AS (
+                DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE {whose} LIMIT $2) RETURNING 1)
+            SELECT count(*) FROM gone""",
+        job_id,
+        _PURGE_ROWS,
+    ):
+        continue
 
 
 async def first_run(job_id: UUID) -> UUID | None:

@@ -98,6 +98,7 @@ class JobRun(Model):
     """What a crawl adds to its execution: a snapshot of the input, limits, counters and the reason it closed.
 
     `expected_items` is what the last complete runs of the job had; `is_incomplete` says that this one has far fewer.
+    `items_gone` is null unless the run looked for what is not there any more.
     """
 
     execution: fields.OneToOneRelation[Execution] = fields.OneToOneField(
@@ -129,6 +130,7 @@ class JobRun(Model):
     requests_dropped = fields.BigIntField(default=0, db_default=0)
     items_rejected = fields.BigIntField(default=0, db_default=0)
     items_unchanged = fields.BigIntField(default=0, db_default=0)
+    items_gone = fields.BigIntField(null=True)
     only_changes = fields.BooleanField(default=False, db_default=False)
     saves_products = fields.BooleanField(default=False, db_default=False)
     expected_items = fields.BigIntField(null=True)

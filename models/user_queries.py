@@ -210,6 +210,7 @@ async def delete_parts(executor: Executor, execution_ids: Sequence[UUID], *, lim
     for table, column in (
         ("items", "dataset_id"),
         ("crawl_requests", "dataset_id"),
+        ("rejected_items", "dataset_id"),
         ("deployment_files", "deployment_id"),
         ("log_chunks", "execution_id"),
         ("scan_risks", "scan_id"),
@@ -278,9 +279,16 @@ async def delete_media(executor: Executor, media_ids: Sequence[UUID]) -> None:
 
 async def delete_some(executor: Executor, user_id: UUID, *, limit: int) -> bool:
     """Remove some of an owner's jobs, decisions about risks and idempotency keys; False once none is left."""
-    for table in ("jobs", "risk_triage", "idempotency_keys"):
+    own = "owner_id = $1"
+    for table, whose in (
+        ("item_versions", f"job_id IN (SELECT id FROM jobs WHERE {own})"),
+        ("jobs", own),
+        ("risk_triage", own),
+        ("idempotency_keys", own),
+        ("crawl_days", own),
+    ):
         gone = await executor.fetch(
-            f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE owner_id = $1 LIMIT $2) RETURNING 1",
+            f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE {whose} LIMIT $2) RETURNING 1",
             user_id,
             limit,
         )

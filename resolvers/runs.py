@@ -22,7 +22,7 @@ from models.jobs import RunTrigger
 from models.permissions import Actor, Permission
 from models.transaction import unit_of_work
 from resolvers import access, executions, sessions
-from tasks.crawl import creation
+from tasks.crawl import creation, ledger
 from tasks.crawl.kind import KIND
 
 LIMITS: Final[Mapping[str, tuple[int, int]]] = {
@@ -148,6 +148,7 @@ async def resume(actor: Actor, run_id: str, *, limits: Mapping[str, int] | None,
             row["id"],
             database.to_json(checked),
         )
+        await ledger.carry_over(database.rows, row["id"], new_run_id)
         await creation.record(actor, "resumeJobRun", new_run_id, row["job_id"])
 
     async with unit_of_work():

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -25,7 +25,7 @@ from models.jobs import CloseReason
 from models.leases import LeaseLost
 from models.logs import LogLevel, NewLine
 from settings import Settings
-from tasks.crawl import frontier, installed_spiders
+from tasks.crawl import frontier, installed_spiders, settling
 from tasks.crawl.crawler import protocol
 from tasks.crawl.crawler.protocol import MessageType
 from tasks.crawl.plan import Plan
@@ -50,7 +50,7 @@ class Progress:
     items: int
     pages: int
     bytes: int
-    throttled: int
+    pages_today: int
     is_seeded: bool
     size: frontier.Size
 
@@ -62,6 +62,8 @@ class Closed:
     reason: CloseReason | None
     detail: str | None = None
     path: Sequence[str | int] = ()
+    hosts: Mapping[str, Any] = field(default_factory=dict)
+    """What hosts were asked for since the last page."""
 
 
 class Crawl:
@@ -75,8 +77,7 @@ class Crawl:
         self._wanted = 0
         self._outstanding: set[str] = set()
         self._is_alone = False
-        self._throttled_before = progress.throttled
-        self._is_idle_sent = False
+        self._is_end_sent = False
         self._closed: Closed | None = None
         self._last_answer = time.monotonic()
         self._last_advance = 0.0
@@ -172,8 +173,6 @@ class Crawl:
                     answers.append(message)
                 case MessageType.WANT:
                     self._wanted += int(message["count"])
-                case MessageType.STATS:
-                    self._progress.throttled = self._throttled_before + int(message["throttled"])
                 case MessageType.CLOSED:
                     self._closed = _closed(message)
         if seeds or answers or self._wanted or self._closed:
@@ -184,7 +183,7 @@ class Crawl:
     ) -> None:
         progress, dataset_id = self._progress, self._plan.dataset_id
         answered = {answer["requestId"] for answer in answers}
-        settled: frontier.Settled | None = None
+        settled: settling.Settled | None = None
         leased = frontier.Lease()
         added = tries = 0
 
@@ -193,20 +192,20 @@ class Crawl:
             tries += 1
             added = 0
             for seed in seeds:
-                added += await frontier.add(connection, dataset_id, seed["requests"])
-            await connection.execute(
-                """UPDATE job_runs SET is_seeded = is_seeded OR $2, requests_throttled = $3
-                   WHERE execution_id = $1 AND (is_seeded, requests_throttled) <> (is_seeded OR $2, $3)""",
-                self._plan.run_id,
-                bool(seeds),
-                progress.throttled,
-            )
+                added += len(await frontier.add(connection, dataset_id, seed["requests"]))
+            if seeds:
+                await connection.execute(
+                    "UPDATE job_runs SET is_seeded = true WHERE execution_id = $1", self._plan.run_id
+                )
             if answers:
-                settled = await frontier.settle(connection, self._plan, answers)
+                settled = await settling.settle(connection, self._plan, answers)
             held = self._outstanding - answered
             leased = frontier.Lease()
-            if self._wanted and self._closed is None and not (held and self._is_alone):
-                leased = await frontier.lease(connection, dataset_id, self._wanted, held=held, is_repeated=tries > 1)
+            # Each request in hand may still bring a page, so that a day's last page is exact for one run.
+            today = settled.pages_today if settled else progress.pages_today
+            wanted = min(self._wanted, self._settings.crawl_pages_per_day - today - len(held))
+            if wanted > 0 and self._closed is None and not (held and self._is_alone):
+                leased = await frontier.lease(connection, dataset_id, wanted, held=held, is_repeated=tries > 1)
 
         await self._work.persist(write)
         progress.is_seeded = progress.is_seeded or bool(seeds)
@@ -215,6 +214,7 @@ class Crawl:
             progress.items, progress.pages, progress.bytes = settled.items, settled.pages, settled.bytes
             progress.size.known += settled.added
             progress.size.settled += settled.settled
+            progress.pages_today = settled.pages_today
             self._last_answer = time.monotonic()
         self._outstanding -= answered
         self._hand_out(tree, leased)
@@ -228,9 +228,13 @@ class Crawl:
             self._wanted -= len(leased.requests)
             requests = [request.to_message() for request in leased.requests]
             self._say(tree, {"type": MessageType.REQUESTS, "requests": requests})
-        elif self._wanted and not self._outstanding and self._progress.is_seeded and not self._is_idle_sent:
-            self._is_idle_sent = True
-            self._say(tree, {"type": MessageType.IDLE})
+        elif self._wanted and not self._outstanding and self._progress.is_seeded and not self._is_end_sent:
+            self._is_end_sent = True
+            has_more = self._progress.size.settled < self._progress.size.known
+            if self._progress.pages_today < self._settings.crawl_pages_per_day or not has_more:
+                self._say(tree, {"type": MessageType.IDLE})
+            else:
+                self._say(tree, {"type": MessageType.STOP, "reason": CloseReason.DAILY_PAGE_LIMIT.value})
 
     async def _advance(self) -> None:
         now = time.monotonic()
@@ -315,7 +319,7 @@ def _closed(message: Mapping[str, Any]) -> Closed:
         reason = CloseReason.STOPPED_BY_USER if word == protocol.CloseReason.STOPPED else CloseReason(word)
     except ValueError:
         return Closed(None, f"it closed as {str(message['reason'])[:100]!r}")
-    return Closed(reason, message.get("detail"), message.get("path") or ())
+    return Closed(reason, message.get("detail"), message.get("path") or (), message.get("hosts") or {})
 
 
 def _describe(exit: TreeExit) -> str:

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Final
 from uuid import UUID
 
-from errors import Conflict
-from models import database, execution_commands
+from errors import Conflict, RateLimitExceeded
+from models import crawl_usage, database, execution_commands
 from models.audit import AuditEvent
 from models.jobs import RunTrigger
 from models.permissions import Actor
@@ -72,6 +72,7 @@ async def create_execution(
     settings: Settings, actor: Actor, run_id: UUID, owner_id: UUID, limits: Mapping[str, int]
 ) -> None:
     """Put the execution of a run into the queue, and ring once it is committed; raises as `start`."""
+    await refuse_spent_day(settings, owner_id)
     await execution_commands.create(
         run_id,
         kind=KIND,
@@ -82,6 +83,20 @@ async def create_execution(
         max_queued=settings.max_queued_per_user,
     )
     await queue.ring(KIND, run_id)
+
+
+async def refuse_spent_day(settings: Settings, owner_id: UUID) -> None:
+    """Raises RateLimitExceeded, saying when the day ends, for an owner who has had all pages of theirs."""
+    used = await crawl_usage.usage(owner_id)
+    if used["pages"] >= settings.crawl_pages_per_day:
+        raise RateLimitExceeded(
+            f"Your crawls have fetched {used['pages']:,} pages today, which is the limit; a new day begins at"
+            f" {used['ends_at']:%Y-%m-%d %H:%M} UTC.",
+            retry_after_seconds=used["seconds_left"],
+            limit=settings.crawl_pages_per_day,
+            resetsAt=used["ends_at"].isoformat(),
+        )
+    await crawl_usage.forget_old_days(owner_id)
 
 
 async def record(actor: Actor, action: str, run_id: UUID, job_id: UUID) -> None:

@@ -1,8 +1,7 @@
 """The frontier of a crawl, in PostgreSQL: which requests wait, which are leased to the crawler, which are done.
 
-What a page brought is stored in one transaction with the acknowledgement of its request, so a crawl that is
-killed anywhere loses nothing and repeats nothing: what was not acknowledged is leased again, and what is stored
-twice meets a unique key. All functions run inside a fenced transaction of the run, and have no further effect when
+What a page brought is stored in one transaction with the acknowledgement of its request (`settling`), so a crawl that
+is killed anywhere loses nothing and repeats nothing: what was not acknowledged is leased again. All functions run inside a fenced transaction of the run, and have no further effect when
 that is done once more because nobody heard of its commit.
 
 A page that kills crawlers must cost neither the crawl nor its neighbours: what crawlers died on twice is handed out
@@ -19,14 +18,17 @@ from uuid import UUID
 import asyncpg
 
 from models.database import from_json, to_json
-from tasks.crawl import datasets
-from tasks.crawl.crawler.protocol import FailureReason, LeasedRequest, MessageType
-from tasks.crawl.plan import FoundItem, Plan
+from tasks.crawl.crawler.protocol import FailureReason, LeasedRequest
 
 SUSPECT_STARTS: Final = 2
 """A request on which so many crawlers died goes last and alone from then on."""
 MAX_STARTS: Final = 5
 """A request on which so many crawlers died fails."""
+_PASSING: Final = (
+    *(FailureReason.TIMEOUT, FailureReason.DNS, FailureReason.CONNECTION, FailureReason.TLS),
+    *(FailureReason.TOO_LARGE, FailureReason.OUTPUT_TOO_LARGE, FailureReason.INTERNAL),
+)
+"""Failures that say nothing about what the page would have had."""
 
 
 @dataclass(slots=True)
@@ -78,16 +80,16 @@ async def release(connection: asyncpg.Connection, run_id: UUID, dataset_id: UUID
     )
 
 
-async def add(connection: asyncpg.Connection, dataset_id: UUID, requests: Sequence[Mapping[str, Any]]) -> int:
-    """Add requests whose fingerprint is new; returns how many were."""
+async def add(connection: asyncpg.Connection, dataset_id: UUID, requests: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Add requests whose fingerprint is new; returns those fingerprints."""
     if not requests:
-        return 0
+        return set()
     rows = await connection.fetch(
         """INSERT INTO crawl_requests (dataset_id, fingerprint, url, payload, depth, rank, state, starts)
            SELECT $1, decode(fingerprint, 'hex'), url, payload, depth, rank, 'PENDING', 0
            FROM unnest($2::text[], $3::text[], $4::jsonb[], $5::int[], $6::int[])
                AS new(fingerprint, url, payload, depth, rank)
-           ON CONFLICT (dataset_id, fingerprint) DO NOTHING RETURNING id""",
+           ON CONFLICT (dataset_id, fingerprint) DO NOTHING RETURNING encode(fingerprint, 'hex') AS fingerprint""",
         dataset_id,
         [request["fingerprint"] for request in requests],
         [request["url"] for request in requests],
@@ -98,7 +100,7 @@ async def add(connection: asyncpg.Connection, dataset_id: UUID, requests: Sequen
         [request["depth"] for request in requests],
         [-request["priority"] for request in requests],
     )
-    return len(rows)
+    return {row["fingerprint"] for row in rows}
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,115 +182,57 @@ async def failures(connection: asyncpg.Connection, dataset_id: UUID) -> list[tup
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """What a batch of answers changed in the frontier, and the counts of the run with it."""
-
-    added: int
-    settled: int
-    items: int
-    pages: int
-    bytes: int
-
-
-async def settle(connection: asyncpg.Connection, plan: Plan, answers: Sequence[Mapping[str, Any]]) -> Settled:
-    """Store a batch of `page` and `failed` messages, with what the pages brought and led to, and count it.
-
-    An answer to a request that is not leased is a repetition, and is left out.
-    """
-    leased = await connection.fetch(
+async def open_ones(connection: asyncpg.Connection, dataset_id: UUID, request_ids: Sequence[str]) -> set[str]:
+    """Those of the requests that are leased, locked until the end of the transaction."""
+    rows = await connection.fetch(
         """SELECT id FROM crawl_requests
            WHERE id = ANY($1::bigint[]) AND dataset_id = $2 AND state = 'LEASED' FOR UPDATE""",
-        [int(answer["requestId"]) for answer in answers],
-        plan.dataset_id,
+        [int(id) for id in request_ids],
+        dataset_id,
     )
-    open_ids = {str(row["id"]) for row in leased}
-    fresh = [answer for answer in answers if answer["requestId"] in open_ids]
-    pages = [answer for answer in fresh if answer["type"] == MessageType.PAGE]
-    failed = [answer for answer in fresh if answer["type"] == MessageType.FAILED]
-    done = [int(page["requestId"]) for page in pages if page["complete"]]
-    await connection.execute("UPDATE crawl_requests SET state = 'DONE' WHERE id = ANY($1::bigint[])", done)
-    await _fail(connection, failed)
-    items = [FoundItem(item["key"], page["url"], item["data"]) for page in pages for item in page["items"]]
-    new_keys = await _store_items(connection, plan, items)
-    if items:
-        await datasets.absorb(connection, plan, items)
-    await _keep_open(connection, [page for page in pages if not page["complete"]], new_keys)
-    added = await add(connection, plan.dataset_id, [request for page in pages for request in page["requests"]])
-    counts = await _count(connection, plan.run_id, pages, failed, len(new_keys))
-    return Settled(
-        added,
-        len(done) + len(failed),
-        items=counts["items_scraped"],
-        pages=counts["pages_crawled"],
-        bytes=counts["bytes_downloaded"],
-    )
+    return {str(row["id"]) for row in rows}
 
 
-async def _keep_open(
-    connection: asyncpg.Connection, cut: Sequence[Mapping[str, Any]], new_keys: Collection[str]
-) -> None:
+async def acknowledge(connection: asyncpg.Connection, request_ids: Sequence[int]) -> None:
+    """The pages of these requests are stored."""
+    await connection.execute("UPDATE crawl_requests SET state = 'DONE' WHERE id = ANY($1::bigint[])", request_ids)
+
+
+async def keep_open(connection: asyncpg.Connection, request_id: str, kept: int) -> None:
     """Note what the item limit left of a page that will be read again: it counts towards a limit only then."""
-    for page in cut:
-        await connection.execute(
-            """UPDATE crawl_requests
-               SET payload = payload || jsonb_build_object('kept', coalesce((payload->>'kept')::int, 0) + $2::int)
-               WHERE id = $1""",
-            int(page["requestId"]),
-            sum(item["key"] in new_keys for item in page["items"]),
-        )
+    await connection.execute(
+        """UPDATE crawl_requests
+           SET payload = payload || jsonb_build_object('kept', coalesce((payload->>'kept')::int, 0) + $2::int)
+           WHERE id = $1""",
+        int(request_id),
+        kept,
+    )
 
 
-async def _fail(connection: asyncpg.Connection, failed: Sequence[Mapping[str, Any]]) -> None:
+async def fail(connection: asyncpg.Connection, failed: Sequence[Mapping[str, Any]]) -> None:
+    """Settle requests that ended without a page, by their `failed` messages."""
     if not failed:
         return
     await connection.execute(
-        """UPDATE crawl_requests SET state = 'FAILED', failure_reason = reason, failure_detail = detail
-           FROM unnest($1::bigint[], $2::text[], $3::text[]) AS failed(id, reason, detail)
+        """UPDATE crawl_requests SET state = 'FAILED', failure_reason = reason, failure_detail = detail,
+               payload = payload || jsonb_build_object('status', status)
+           FROM unnest($1::bigint[], $2::text[], $3::text[], $4::int[]) AS failed(id, reason, detail, status)
            WHERE crawl_requests.id = failed.id""",
         [int(each["requestId"]) for each in failed],
         [each["reason"][:32] for each in failed],
         [each["detail"] for each in failed],
+        [each["status"] for each in failed],
     )
 
 
-async def _store_items(connection: asyncpg.Connection, plan: Plan, items: Sequence[FoundItem]) -> set[str]:
-    """Store the items and return the keys of those that are new."""
-    if not items:
-        return set()
-    rows = await connection.fetch(
-        """INSERT INTO items (dataset_id, run_id, key, url, data, scraped_at)
-           SELECT $1, $2, key, url, data, now() FROM unnest($3::text[], $4::text[], $5::jsonb[]) AS new(key, url, data)
-           ON CONFLICT (dataset_id, key) DO NOTHING RETURNING key""",
-        plan.dataset_id,
-        plan.run_id,
-        [item.key for item in items],
-        [item.url for item in items],
-        [to_json(item.data) for item in items],
-    )
-    return {row["key"] for row in rows}
-
-
-async def _count(
-    connection: asyncpg.Connection,
-    run_id: UUID,
-    pages: Sequence[Mapping[str, Any]],
-    failed: Sequence[Mapping[str, Any]],
-    items: int,
-) -> asyncpg.Record:
-    reasons = [each["reason"] for each in failed]
-    blocked = reasons.count(FailureReason.BLOCKED_URL)
-    robots = reasons.count(FailureReason.ROBOTS)
-    return await connection.fetchrow(
-        """UPDATE job_runs SET items_scraped = items_scraped + $2, pages_crawled = pages_crawled + $3,
-               bytes_downloaded = bytes_downloaded + $4, errors_count = errors_count + $5,
-               requests_blocked = requests_blocked + $6, requests_robots = requests_robots + $7
-           WHERE execution_id = $1 RETURNING items_scraped, pages_crawled, bytes_downloaded""",
-        run_id,
-        items,
-        len(pages),
-        sum(page["bytes"] for page in pages),
-        sum(len(page["errors"]) for page in pages) + len(reasons) - blocked - robots,
-        blocked,
-        robots,
+async def has_lost_pages(connection: asyncpg.Connection, dataset_id: UUID) -> bool:
+    """Whether requests failed that another time may bring a page: no answer, or one of an overloaded server."""
+    return bool(
+        await connection.fetchval(
+            """SELECT EXISTS (SELECT 1 FROM crawl_requests WHERE dataset_id = $1 AND state = 'FAILED' AND (
+                   failure_reason = ANY($2::text[]) OR failure_reason = 'HTTP_STATUS'
+                   AND ((payload->>'status')::int >= 500 OR (payload->>'status')::int IN (408, 425, 429))))""",
+            dataset_id,
+            [reason.value for reason in _PASSING],
+        )
     )

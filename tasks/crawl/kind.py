@@ -12,11 +12,13 @@ from typing import Final
 import asyncpg
 
 from adapters.storage import Storage, StorageUnavailable
+from models import crawl_usage
 from models.database import from_json
 from models.executions import ExecutionStatus, Failure, FailureCode
 from models.jobs import CloseReason
 from settings import Settings
-from tasks.crawl import datasets, frontier, outputs
+from tasks.crawl import completeness, datasets, frontier, outputs, settling, versions
+from tasks.crawl.completeness import Completeness
 from tasks.crawl.crawl import Closed, Crawl, Progress
 from tasks.crawl.crawler.protocol import FailureReason
 from tasks.crawl.plan import Plan
@@ -52,6 +54,8 @@ class CrawlKind:
             f"Crawl ended: {closed.reason or 'LOST'}. {progress.items:,} items from {progress.pages:,} pages."
         )
         status, failure = await _judge(work, plan, closed, progress)
+        is_at_its_end = status is ExecutionStatus.SUCCEEDED and closed.reason is CloseReason.FINISHED
+        found = await _completeness(work, plan, progress) if is_at_its_end else Completeness()
         await work.advance(96, stage="EXPORTING")
         files: list[outputs.NewFile] = []
         try:
@@ -70,12 +74,20 @@ class CrawlKind:
 
         async def write(connection: asyncpg.Connection) -> None:
             await outputs.record(connection, work.id, files)
+            await settling.settle_rest(connection, plan, closed.hosts)
+            # What failed for other reasons than the crawl's own is no reason to call anything gone.
+            is_complete = is_at_its_end and status is ExecutionStatus.SUCCEEDED and not found.is_incomplete
+            is_complete = is_complete and await _saw_all(connection, plan)
+            gone = await versions.mark_gone(connection, plan) if plan.only_changes and is_complete else None
             await connection.execute(
-                "UPDATE job_runs SET close_reason = $2 WHERE execution_id = $1",
+                """UPDATE job_runs SET close_reason = $2, expected_items = $3, is_incomplete = $4, items_gone = $5
+                   WHERE execution_id = $1""",
                 work.id,
                 closed.reason and closed.reason.value,
+                found.expected_items,
+                found.is_incomplete,
+                gone,
             )
-            is_complete = status is ExecutionStatus.SUCCEEDED and closed.reason is CloseReason.FINISHED
             await datasets.finish(connection, plan, is_complete=is_complete)
 
         return Outcome(status, failure, write)
@@ -98,12 +110,14 @@ class CrawlKind:
 async def _load(work: Work) -> tuple[Plan, Progress]:
     """What the run asks for and has so far; what a lost attempt had in hand is waiting again."""
     row: asyncpg.Record | None = None
+    pages_today = 0
 
     async def read(connection: asyncpg.Connection) -> None:
-        nonlocal row
+        nonlocal row, pages_today
+        pages_today = await crawl_usage.pages_today(connection, work.claim.owner_id)
         row = await connection.fetchrow(
-            """SELECT dataset_id, job_id, spider, input, limits, only_changes, saves_products, items_scraped,
-                      pages_crawled, bytes_downloaded, requests_throttled, is_seeded
+            """SELECT dataset_id, job_id, spider, input, limits, only_changes, saves_products,
+                      items_scraped + items_unchanged AS items, pages_crawled, bytes_downloaded, is_seeded
                FROM job_runs WHERE execution_id = $1""",
             work.id,
         )
@@ -123,10 +137,10 @@ async def _load(work: Work) -> tuple[Plan, Progress]:
         saves_products=row["saves_products"],
     )
     progress = Progress(
-        items=row["items_scraped"],
+        items=row["items"],
         pages=row["pages_crawled"],
         bytes=row["bytes_downloaded"],
-        throttled=row["requests_throttled"],
+        pages_today=pages_today,
         is_seeded=row["is_seeded"],
         size=await _release(work, plan, is_crawler_lost=False),
     )
@@ -166,6 +180,28 @@ async def _pages(work: Work, plan: Plan) -> AsyncIterator[list[asyncpg.Record]]:
             return
         after = page[-1]["id"]
         yield page
+
+
+async def _completeness(work: Work, plan: Plan, progress: Progress) -> Completeness:
+    """Compare with the job's last runs, and say so in the log when this one has far less."""
+    found = Completeness()
+
+    async def read(connection: asyncpg.Connection) -> None:
+        nonlocal found
+        found = await completeness.measure(connection, plan, progress.items)
+
+    await work.persist(read)
+    if found.is_incomplete:
+        await work.log.warning(
+            f"This run found {progress.items:,} items; its job usually has about {found.expected_items:,}."
+        )
+    return found
+
+
+async def _saw_all(connection: asyncpg.Connection, plan: Plan) -> bool:
+    """Whether nothing was left out by depth or by servers that did not answer."""
+    by_depth = await connection.fetchval("SELECT sum(depth) FROM run_hosts WHERE run_id = $1", plan.run_id)
+    return not by_depth and not await frontier.has_lost_pages(connection, plan.dataset_id)
 
 
 async def _judge(work: Work, plan: Plan, closed: Closed, progress: Progress) -> tuple[ExecutionStatus, Failure | None]:

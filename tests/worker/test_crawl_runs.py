@@ -386,7 +386,7 @@ async def test_a_crawl_that_loses_its_lease_says_just_that(
     work = Work(ledger, claim, log, deadline=now + 60, lease_deadline=now + lease_seconds)
     run_input = catalogue_input("http://127.0.0.1:9/")
     plan = Plan(claim.execution_id, claim.execution_id, new_id(), claim.owner_id, "catalogue", run_input)
-    progress = Progress(items=0, pages=0, bytes=0, throttled=0, is_seeded=False, size=Size())
+    progress = Progress(items=0, pages=0, bytes=0, pages_today=0, is_seeded=False, size=Size())
     with pytest.raises(LeaseLost):
         await Crawl(settings_of(settings_env), work, plan, progress).run()
 

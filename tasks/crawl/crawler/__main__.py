@@ -87,14 +87,17 @@ def _crawl(start: Start, in_fd: int, out_fd: int, already_read: bytes) -> None:
     from tasks.crawl.contracts import SpiderUnusable
     from tasks.crawl.crawler.channel import Channel
     from tasks.crawl.crawler.classes import class_of
+    from tasks.crawl.crawler.output_check import OutputCheck, UnusableSchema
     from tasks.crawl.crawler.session import LogLines, Session
 
     try:
-        spider_class = class_of(spiders.only(start.spider))
-    except SpiderUnusable as error:
+        definition = spiders.only(start.spider)
+        spider_class = class_of(definition)
+        check = OutputCheck(definition.narrow_output(start.input))
+    except (SpiderUnusable, UnusableSchema) as error:
         _refuse(out_fd, [], str(error))
         return
-    session = Session(start, Channel(in_fd, out_fd, already_read=already_read))
+    session = Session(start, Channel(in_fd, out_fd, already_read=already_read), check)
     _send_logs_to(session, LogLines(session))
     gc.freeze()
     gc.enable()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import signal
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -47,7 +48,11 @@ class PageTooSlow(Exception):
 @dataclass
 class _Produced:
     response: Response
-    items: list[Any] = field(default_factory=list)
+    items: list[tuple[int, Any]] = field(default_factory=list)
+    """With the position among all that the page had."""
+    rejected: list[tuple[int, Any, list[dict[str, Any]]]] = field(default_factory=list)
+    """The same with what is wrong."""
+    dropped: Counter[Drop] = field(default_factory=Counter)
     requests: dict[str, NewRequest] = field(default_factory=dict)
     errors: list[dict[str, Any]] = field(default_factory=list)
 
@@ -107,9 +112,14 @@ class PageRunner:
             case Fault():
                 produced.fault(each.message, each.path)
             case _:
-                if len(produced.items) >= MAX_ITEMS_PER_PAGE:
+                position = len(produced.items) + len(produced.rejected)
+                if position >= MAX_ITEMS_PER_PAGE:
                     raise ValueError(f"more than {MAX_ITEMS_PER_PAGE:,} items on one page")
-                produced.items.append(storable(each))
+                item = storable(each)
+                if faults := self._session.check.faults(item):
+                    produced.rejected.append((position, item, faults))
+                else:
+                    produced.items.append((position, item))
 
     def _link(self, produced: _Produced, follow: Follow) -> None:
         session = self._session
@@ -129,7 +139,7 @@ class PageRunner:
                 produced.requests[request.fingerprint] = request
                 return
             drop = Drop.DUPLICATE
-        session.counters.dropped[drop.value] += 1
+        produced.dropped[drop] += 1
 
     def _send(self, produced: _Produced) -> None:
         session, response = self._session, produced.response
@@ -140,7 +150,13 @@ class PageRunner:
         complete = left is None or len(produced.items) <= left
         items = produced.items if complete else produced.items[:left]
         requests = [each.to_message() for each in produced.requests.values()] if complete else []
-        fingerprint = session.fingerprint(response.request)
+        # What does not fit is told only with the whole page, which is read again when it was cut short.
+        rejected = produced.rejected if complete else []
+        fingerprint, callback = session.fingerprint(response.request), response.meta[CALLBACK]
+        if complete:
+            for drop, count in produced.dropped.items():
+                session.counters.note(host_of(response.url), drop, count)
+        news = session.counters.take_news()
         size = response.meta.get(WIRE_BYTES, len(response.body))
         message = {
             "type": "page",
@@ -149,25 +165,35 @@ class PageRunner:
             "fingerprint": fingerprint,
             "status": response.status,
             "bytes": size,
-            "items": [
-                {"key": self._key(fingerprint, response.meta[CALLBACK], index, item), "data": item}
-                for index, item in enumerate(items)
+            "milliseconds": round(response.meta.get("download_latency", 0.0) * 1000),
+            "items": [{"key": self._key(fingerprint, callback, index, item), "data": item} for index, item in items],
+            "rejected": [
+                {"key": self._key(fingerprint, callback, index, item), "data": item, "faults": faults}
+                for index, item, faults in rejected
             ],
             "requests": requests,
             "errors": produced.errors,
             "complete": complete,
+            "hosts": news,
         }
         try:
             session.channel.send(message)
         except ProtocolError as error:
+            session.counters.put_back(news)
             self._failed(response.request, FailureReason.OUTPUT_TOO_LARGE, str(error), response.status)
             return
         session.counters.pages += 1
         session.counters.items += len(items)
+        session.counters.rejected += len(rejected)
         session.counters.errors += len(produced.errors)
-        session.counters.host(host_of(response.url)).pages += 1
         for fault in produced.errors:
             session.log("ERROR", f"{response.url}: {fault['message']}", "extract")
+        if rejected:
+            _, _, [fault, *_] = rejected[0]
+            where = ".".join(str(part) for part in fault["path"]) or "the item"
+            session.log(
+                "WARNING", f"{response.url}: {len(rejected)} items rejected, {where}: {fault['message']}", "extract"
+            )
         session.log(
             "INFO",
             f"{response.status} {response.url}: {len(items)} items, {len(requests)} links, {size:,} bytes",
@@ -186,7 +212,6 @@ class PageRunner:
             raise ValueError("a response without a request")
         session = self._session
         session.counters.failed[reason.value] += 1
-        session.counters.host(host_of(request.url)).failed += 1
         session.log("WARNING", f"{reason}: {request.url}: {detail}", "fetch")
         session.channel.send(
             {
@@ -197,6 +222,7 @@ class PageRunner:
                 "detail": storable(detail[:1_000]),
                 "status": status,
                 "redirectedFrom": request.meta.get("redirect_urls", []),
+                "hosts": session.counters.take_news(),
             }
         )
         session.ended(request.meta[LEASE])

@@ -16,15 +16,19 @@ Crawler → worker
     ready     {version}: the pipes are open
     seed      {requests: [NewRequest]}: where the crawl begins; not sent when `Start.resume`
     want      {count}: room for so many more requests
-    page      {requestId, url, fingerprint, status, bytes, items, requests, errors, complete}
-    failed    {requestId, url, reason, detail, status, redirectedFrom}: the request ended without a page
+    page      {requestId, url, fingerprint, status, bytes, milliseconds, items, rejected, requests, errors, complete,
+              hosts}
+    failed    {requestId, url, reason, detail, status, redirectedFrom, hosts}: the request ended without a page
     log       {level, message, time, stage}
     stats     counters of this process (not of earlier attempts), every second and at the end
-    closed    {reason, detail, path}: always last; a process that ends without it was lost
+    closed    {reason, detail, path, hosts}: always last; a process that ends without it was lost
 
 Notes for the worker:
 - `items` are `{key, data}`. The key is derived from the page that answered (after redirects), the callback and the
   position, so unique (run, key) with "on conflict do nothing" gives every item exactly once, whatever is repeated.
+- `rejected` are `{key, data, faults}`: items that do not fit the spider's output for this input.
+- `hosts` is what hosts were asked for since the last message that had it, by host: counts under the names of
+  `counters.HostCount` and `counters.Drop`.
 - `complete: false` means that the item limit cut the page short: store the items, leave the request unacknowledged.
 - A request that is leased and neither answered by `page` nor by `failed` goes back to waiting when the process ends.
 - Closing the crawler's standard input makes it die at once.

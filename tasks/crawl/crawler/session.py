@@ -22,8 +22,9 @@ from scrapy.http import Request, Response
 from twisted.python.failure import Failure
 
 from tasks.crawl.crawler.channel import Channel
-from tasks.crawl.crawler.counters import Counters
+from tasks.crawl.crawler.counters import Counters, HostCount
 from tasks.crawl.crawler.failures import Stopping
+from tasks.crawl.crawler.output_check import OutputCheck
 from tasks.crawl.crawler.pages import CALLBACK, DEPTH, WIRE_BYTES, PageRunner, storable
 from tasks.crawl.crawler.protocol import (
     PROTOCOL_VERSION,
@@ -52,8 +53,9 @@ class Session:
     scheduler: LeaseScheduler
     spider: SessionSpider
 
-    def __init__(self, start: Start, channel: Channel) -> None:
+    def __init__(self, start: Start, channel: Channel, check: OutputCheck) -> None:
         self.start = start
+        self.check = check
         self.channel = channel
         self.counters = Counters()
         self._pages = PageRunner(self)
@@ -76,6 +78,7 @@ class Session:
             (self._opened, signals.spider_opened),
             (self._closed, signals.spider_closed),
             (self._downloaded, signals.response_downloaded),
+            (self._sent, signals.request_left_downloader),
             (self._callback_raised, signals.spider_error),
         ):
             crawler.signals.connect(handler, signal=event)
@@ -98,14 +101,19 @@ class Session:
             if task.get_name() == "report":
                 task.cancel()
         self._send_stats()
-        self.channel.send({"type": "closed", "reason": reason, "detail": None, "path": []})
+        self.channel.send(
+            {"type": "closed", "reason": reason, "detail": None, "path": [], "hosts": self.counters.take_news()}
+        )
         await self.channel.finish(timeout_seconds=FINISH_SECONDS)
 
     def _downloaded(self, response: Response, request: Request) -> None:
         size = len(response.body)
         request.meta[WIRE_BYTES] = request.meta.get(WIRE_BYTES, 0) + size
         self.counters.bytes += size
-        self.counters.host(host_of(request.url)).bytes += size
+        self.counters.note(host_of(request.url), HostCount.BYTES, size)
+
+    def _sent(self, request: Request) -> None:
+        self.counters.note(host_of(request.url), HostCount.REQUESTS)
 
     def _callback_raised(self, failure: Failure, response: Response | Failure) -> None:
         self._pages.on_error(failure, response)
@@ -214,11 +222,12 @@ class Session:
     def note_throttled(self, url: str) -> None:
         """A host said that it is asked too much."""
         self.counters.throttled += 1
-        self.counters.host(host_of(url)).throttled += 1
+        self.counters.note(host_of(url), HostCount.THROTTLED)
 
     def note_retry(self, url: str, reason: str, delay_seconds: float) -> None:
         """A request will be tried again."""
         self.counters.retries += 1
+        self.counters.note(host_of(url), HostCount.RETRIED)
         self.log("WARNING", f"{url}: {reason}, trying again in {delay_seconds:.1f} s", "fetch")
 
     def log(self, level: str, message: str, stage: str) -> None:
