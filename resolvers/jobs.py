@@ -117,6 +117,8 @@ async def update(actor: Actor, job_id: str, *, name: str | None, parts: Parts, s
             if await job_queries.update(
                 row["id"], seen_at=row["updated_at"], name=valid_name, input=spider_input, settings=settings
             ):
+                if settings.only_changes is False and row["only_changes"]:
+                    await job_queries.forget_versions(row["id"])  # what runs store from now on is not noted
                 changed = sorted([*given, *settings.given(), *(["name"] if valid_name is not None else [])])
                 await _record(actor, "updateJob", row["id"], changed=changed)
                 return await _existing(row["id"])

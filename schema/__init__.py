@@ -40,7 +40,9 @@ from schema.product_files import ProductFilesMutation
 from schema.products import ProductsQuery
 from schema.project_commands import ProjectsMutation
 from schema.projects import ProjectsQuery
-from schema.runs import JobRun, RunsMutation, RunsQuery
+from schema.run_commands import RunsMutation
+from schema.run_ledger import RunLedgerQuery
+from schema.runs import JobRun, RunsQuery
 from schema.scalars import SCALARS
 from schema.scan_commands import ScansMutation
 from schema.scan_reports import ScanReportsQuery
@@ -64,6 +66,7 @@ _QUERIES: tuple[type, ...] = (
     JobsQuery,
     RunsQuery,
     ItemExportsQuery,
+    RunLedgerQuery,
     ProjectsQuery,
     DetectionQuery,
     DeploymentsQuery,

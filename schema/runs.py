@@ -17,7 +17,7 @@ from models.executions import ExecutionStatus
 from models.ids import Prefix, encode_id
 from models.jobs import CloseReason, FileFormat, RunTrigger
 from models.permissions import Permission
-from resolvers import access, runs
+from resolvers import access, run_ledger, runs
 from schema.context import Context
 from schema.enums import publish
 from schema.executions import Execution, common, register_kind
@@ -26,6 +26,16 @@ from schema.jobs import Job, job_of_run
 from schema.node import Node, register_node
 from schema.pagination import After, Before, Connection, First, Last, by_one_key, paginate
 from schema.permissions import requires
+from schema.run_ledger import (
+    Completeness,
+    GoneItem,
+    RejectedItem,
+    RunHost,
+    completeness_of,
+    gone_of,
+    host_of,
+    rejected_of,
+)
 from schema.scalars import JSON, BigInt
 from schema.tools import Tool, tool_of_run
 from tasks.crawl.kind import KIND
@@ -42,7 +52,7 @@ publish(
     ITEM_LIMIT="It had as many items as it may.",
     PAGE_LIMIT="It had fetched as many pages as it may.",
     BYTE_LIMIT="It had downloaded as much as it may.",
-    DAILY_PAGE_LIMIT="Its owner had fetched as many pages that day as they may.",
+    DAILY_PAGE_LIMIT="Its owner's crawls had fetched as many pages that day (UTC) as they may.",
     TIME_LIMIT="Its time was up.",
     MEMORY_LIMIT="It used more memory than it may.",
     STALLED="No page came for ten minutes.",
@@ -123,6 +133,23 @@ class JobRun(Execution, Node):
     bytes_downloaded: BigInt = strawberry.field(description="Bytes of response bodies.")
     requests_blocked: BigInt = strawberry.field(description="Requests that the address guard refused.")
     requests_disallowed: BigInt = strawberry.field(description="Requests that robots.txt disallows.")
+    requests_dropped: BigInt = strawberry.field(
+        description="Links that were not followed; `hosts` says why, for each host."
+    )
+    items_rejected: BigInt = strawberry.field(
+        description="Items that do not fit the output of the spider; the first 10,000 are in `rejectedItems`."
+    )
+    items_unchanged: BigInt = strawberry.field(
+        description="Items that the job's runs had found just so; a run that keeps only changes does not store them."
+    )
+    items_gone: BigInt | None = strawberry.field(
+        description="Items that earlier runs found and this one is the first to miss. Null unless it keeps only "
+        "changes and saw everything: no limit reached, no page lost, not far fewer items than usual."
+    )
+    completeness: Completeness | None = strawberry.field(
+        description="How its items compare with those of the job's last runs; null when it did not come to its own "
+        "end, or there is too little to compare with."
+    )
     requests_throttled: BigInt = strawberry.field(description="Answers that asked for a slower pace (429 and 503).")
     only_changes: bool = strawberry.field(
         description="Whether it keeps only what is new or differs from the last time."
@@ -186,6 +213,60 @@ class JobRun(Execution, Node):
             node=lambda row: FailedRequest(url=row["url"], reason=row["failure_reason"], detail=row["failure_detail"]),
         )
 
+    @strawberry.field(description="Items that do not fit the output of the spider, and what is wrong in them.")
+    async def rejected_items(
+        self, first: First = None, after: After = None, last: Last = None, before: Before = None
+    ) -> Connection[RejectedItem]:
+        """One page of them."""
+        run_id, dataset_id = self.row["id"], self.row["dataset_id"]
+
+        return await paginate(
+            fetch=by_one_key(partial(run_ledger.rejected_items, run_id, dataset_id)),
+            count=lambda: run_ledger.count_rejected_items(run_id, dataset_id),
+            first=first,
+            after=after,
+            last=last,
+            before=before,
+            key=BY_POSITION,
+            node=rejected_of,
+        )
+
+    @strawberry.field(description="What it asked of each host, in the order of meeting them.")
+    async def hosts(
+        self, first: First = None, after: After = None, last: Last = None, before: Before = None
+    ) -> Connection[RunHost]:
+        """One page of them."""
+        run_id = self.row["id"]
+
+        return await paginate(
+            fetch=by_one_key(partial(run_ledger.hosts, run_id)),
+            count=lambda: run_ledger.count_hosts(run_id),
+            first=first,
+            after=after,
+            last=last,
+            before=before,
+            key=BY_POSITION,
+            node=host_of,
+        )
+
+    @strawberry.field(description="What it was the first to miss, without that which later runs found again.")
+    async def gone_items(
+        self, first: First = None, after: After = None, last: Last = None, before: Before = None
+    ) -> Connection[GoneItem]:
+        """One page of them."""
+        run_id = self.row["id"]
+
+        return await paginate(
+            fetch=by_one_key(partial(run_ledger.gone_items, run_id)),
+            count=lambda: run_ledger.count_gone_items(run_id),
+            first=first,
+            after=after,
+            last=last,
+            before=before,
+            key=BY_POSITION,
+            node=gone_of,
+        )
+
     @strawberry.field(description="Its files; there are some once the crawl has ended, also when it was stopped.")
     async def output_files(self, info: Info) -> list[OutputFile]:
         """Loaded for many runs at once."""
@@ -217,50 +298,6 @@ class RunLimitsInput:
             "memoryMegabytes": self.memory_megabytes,
         }
         return {name: value for name, value in values.items() if value is not None}
-
-
-@strawberry.input(description="Which job to run, and how far.")
-class RunJobInput:
-    """A new run."""
-
-    job_id: strawberry.ID = strawberry.field(description="The job.")
-    limits: RunLimitsInput | None = strawberry.field(default=None, description="Bounds of the run.")
-    idempotency_key: str | None = strawberry.field(
-        default=None, description="Repeat a call with its key, and it answers with the run that the first call made."
-    )
-
-
-@strawberry.input(description="Which run to stop.")
-class CancelJobRunInput:
-    """A run to stop."""
-
-    id: strawberry.ID = strawberry.field(description="The run.")
-
-
-@strawberry.input(description="Which run to repeat from the start.")
-class RetryJobRunInput:
-    """A run to repeat."""
-
-    id: strawberry.ID = strawberry.field(description="The run; it must have ended.")
-    idempotency_key: str | None = strawberry.field(default=None, description="As in `RunJobInput`.")
-
-
-@strawberry.input(description="Which run to go on with.")
-class ResumeJobRunInput:
-    """A run to go on with."""
-
-    id: strawberry.ID = strawberry.field(description="The run; it must have ended.")
-    limits: RunLimitsInput | None = strawberry.field(
-        default=None, description="New bounds; counts go on from where the run ended."
-    )
-    idempotency_key: str | None = strawberry.field(default=None, description="As in `RunJobInput`.")
-
-
-@strawberry.type(description="A run.")
-class JobRunPayload:
-    """What the commands answer with."""
-
-    run: JobRun = strawberry.field(description="The run, as it is now.")
 
 
 @strawberry.input(description="Which runs.")
@@ -316,68 +353,6 @@ class RunsQuery:
         return run_of(await access.run(info.context.actor, id, to=Permission.JOB_READ), info.context)
 
 
-@strawberry.type
-class RunsMutation:
-    """Commands on runs."""
-
-    @strawberry.mutation(
-        description="Start a run of a job. CONFLICT when the job's tool is not active; RATE_LIMIT_EXCEEDED when too "
-        "many of yours wait.",
-        extensions=[requires(Permission.JOB_RUN)],
-    )
-    async def run_job(
-        self, info: Info, input: Annotated[RunJobInput, strawberry.argument(description="Which job, and how far.")]
-    ) -> JobRunPayload:
-        """A new run."""
-        run_id = await runs.run(
-            info.context.actor,
-            input.job_id,
-            limits=input.limits.given() if input.limits else None,
-            idempotency_key=input.idempotency_key,
-        )
-        return await _payload(info.context, run_id)
-
-    @strawberry.mutation(
-        description="Stop a run: it is CANCELLED once nothing of it runs any more, and keeps what it found. A run that "
-        "has ended stays as it is.",
-        extensions=[requires(Permission.EXECUTION_CANCEL)],
-    )
-    async def cancel_job_run(
-        self, info: Info, input: Annotated[CancelJobRunInput, strawberry.argument(description="Which run.")]
-    ) -> JobRunPayload:
-        """A request to stop."""
-        return await _payload(info.context, await runs.cancel(info.context.actor, input.id))
-
-    @strawberry.mutation(
-        description="Crawl again from the start, with the job's present input and the run's limits. CONFLICT while the "
-        "run has not ended.",
-        extensions=[requires(Permission.JOB_RUN)],
-    )
-    async def retry_job_run(
-        self, info: Info, input: Annotated[RetryJobRunInput, strawberry.argument(description="Which run.")]
-    ) -> JobRunPayload:
-        """A fresh run."""
-        run_id = await runs.retry(info.context.actor, input.id, idempotency_key=input.idempotency_key)
-        return await _payload(info.context, run_id)
-
-    @strawberry.mutation(
-        description="Go on where a run ended: a new run that fetches what was left and shares the items. CONFLICT "
-        "while the run has not ended, when another run went on from it, or when nothing is left.",
-        extensions=[requires(Permission.JOB_RUN)],
-    )
-    async def resume_job_run(
-        self, info: Info, input: Annotated[ResumeJobRunInput, strawberry.argument(description="Which run.")]
-    ) -> JobRunPayload:
-        """A run that goes on."""
-        run_id = await runs.resume(
-            info.context.actor,
-            input.id,
-            limits=input.limits.given() if input.limits else None,
-            idempotency_key=input.idempotency_key,
-        )
-        return await _payload(info.context, run_id)
-
-
 @register_kind(KIND)
 def run_of(row: Row, context: Context) -> JobRun:
     """The run in a row of `models.execution_rows`."""
@@ -393,6 +368,11 @@ def run_of(row: Row, context: Context) -> JobRun:
         requests_blocked=BigInt(row["requests_blocked"]),
         requests_disallowed=BigInt(row["requests_robots"]),
         requests_throttled=BigInt(row["requests_throttled"]),
+        requests_dropped=BigInt(row["requests_dropped"]),
+        items_rejected=BigInt(row["items_rejected"]),
+        items_unchanged=BigInt(row["items_unchanged"]),
+        items_gone=None if row["items_gone"] is None else BigInt(row["items_gone"]),
+        completeness=completeness_of(row),
         only_changes=row["only_changes"],
         saves_products=row["saves_products"],
         job=job_of_run(row, tool),
@@ -414,10 +394,6 @@ async def _run_node(context: Context, run_id: UUID) -> JobRun | None:
         return None
     row = await context.load(_load_runs, run_id)
     return None if row is None else run_of(row, context)
-
-
-async def _payload(context: Context, run_id: UUID) -> JobRunPayload:
-    return JobRunPayload(run=await load_run(context, run_id))
 
 
 async def _load_runs(context: Context, run_ids: list[UUID]) -> Sequence[Row | None]:

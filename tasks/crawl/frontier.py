@@ -1,8 +1,9 @@
 """The frontier of a crawl, in PostgreSQL: which requests wait, which are leased to the crawler, which are done.
 
 What a page brought is stored in one transaction with the acknowledgement of its request (`settling`), so a crawl that
-is killed anywhere loses nothing and repeats nothing: what was not acknowledged is leased again. All functions run inside a fenced transaction of the run, and have no further effect when
-that is done once more because nobody heard of its commit.
+is killed anywhere loses nothing and repeats nothing: what was not acknowledged is leased again. All functions run
+inside a fenced transaction of the run, and have no further effect when that is done once more because nobody heard of
+its commit.
 
 A page that kills crawlers must cost neither the crawl nor its neighbours: what crawlers died on twice is handed out
 last and alone, so that the next death tells which one it was.

@@ -77,6 +77,7 @@ class Crawler:
         self.logs: list[dict[str, Any]] = []
         self.stats: list[dict[str, Any]] = []
         self.types: Counter[str] = Counter()
+        self.hosts: Counter[str] = Counter()
         self.closed: dict[str, Any] | None = None
         self._credit = 0
 
@@ -97,6 +98,8 @@ class Crawler:
         """Do what the message asks."""
         assert self.closed is None, f"{message} came after closed"
         self.types[message["type"]] += 1
+        for counts in message.get("hosts", {}).values():
+            self.hosts.update(counts)
         match message["type"]:
             case "seed":
                 self.frontier.add(message["requests"])

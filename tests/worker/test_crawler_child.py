@@ -96,7 +96,7 @@ async def test_a_crawl_brings_home_every_listing_once_and_reports_what_it_could_
     assert all(full_site.hits[f"/homes/{number}"] == 2 for number in sacramento.THROTTLED)
     stats = crawler.stats[-1]
     assert stats["throttled"] == stats["retries"] == len(sacramento.THROTTLED)
-    assert stats["dropped"]["offSite"] == 1
+    assert crawler.hosts["offSite"] == 1
     assert stats["pages"] == frontier.pages == SacramentoSite().list_pages + 932 + 1
     assert stats["failed"]["ROBOTS"] == 1
     assert stats["elapsedSeconds"] > 0
@@ -152,7 +152,7 @@ async def test_the_depth_limit_keeps_details_out_but_not_further_list_pages(site
     crawler = await crawl(listings(site, limits=Limits(max_depth=0)))
     assert crawler.frontier.pages == 3
     assert not crawler.frontier.items
-    assert crawler.stats[-1]["dropped"]["depth"] > 60
+    assert crawler.hosts["depth"] > 60
 
 
 async def test_the_byte_limit_ends_the_crawl(site: SiteServer) -> None:

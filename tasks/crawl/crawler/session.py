@@ -101,9 +101,8 @@ class Session:
             if task.get_name() == "report":
                 task.cancel()
         self._send_stats()
-        self.channel.send(
-            {"type": "closed", "reason": reason, "detail": None, "path": [], "hosts": self.counters.take_news()}
-        )
+        news = self.counters.take_news()
+        self.channel.send({"type": "closed", "reason": reason, "detail": None, "path": [], "hosts": news})
         await self.channel.finish(timeout_seconds=FINISH_SECONDS)
 
     def _downloaded(self, response: Response, request: Request) -> None:
