@@ -174,6 +174,10 @@ class Settings(BaseSettings):
         100_000, ge=1, description="Pages that the crawls of one user may fetch on one day (UTC)"
     )
     preview_slots: int = Field(2, ge=0, le=32, description="Previews that one API process runs at once; 0: none")
+    max_schedules_per_user: int = Field(100, ge=1, description="Jobs of one user that may have a schedule")
+    schedule_min_seconds: int = Field(
+        60, ge=60, le=86_400, description="Shortest time between two runs of a schedule, by the clock"
+    )
     crawl_memory_megabytes: int = Field(1_024, ge=128, description="Memory of one crawl process")
 
     # -- exports

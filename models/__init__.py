@@ -16,6 +16,7 @@ from models.outbox import OutboxMessage
 from models.products import Product, ProductMedia, ProductPrice
 from models.projects import DeployHook, EnvironmentVariable, Project
 from models.scans import RiskTriage, Scan, ScanRisk
+from models.schedules import JobSchedule, ScheduleTick
 from models.sessions import Session
 from models.sites import DeploymentFile, SiteAlias, SiteBlob, SitePublication
 from models.ticks import Tick
@@ -43,6 +44,7 @@ __all__ = [
     "ItemVersion",
     "Job",
     "JobRun",
+    "JobSchedule",
     "LogChunk",
     "Media",
     "Notification",
@@ -64,6 +66,7 @@ __all__ = [
     "RunHost",
     "Scan",
     "ScanRisk",
+    "ScheduleTick",
     "Session",
     "SiteAlias",
     "SiteBlob",

@@ -8,9 +8,10 @@ Every connection has its own time limits; the heartbeat of a worker has a connec
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -45,7 +46,9 @@ _gate: asyncio.Semaphore | None = None
 in_unit_of_work: ContextVar[bool] = ContextVar("in_unit_of_work", default=False)
 
 
-def tortoise_config(database_url: str, *, pool_size: int = 5) -> dict[str, Any]:
+def tortoise_config(
+    database_url: str, *, pool_size: int = 5, server_settings: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Any]:
     """The Tortoise configuration: one connection, one app `models`, its migrations beside the models."""
     parts = urlsplit(database_url)
     return {
@@ -57,7 +60,7 @@ def tortoise_config(database_url: str, *, pool_size: int = 5) -> dict[str, Any]:
                     "minsize": 1,
                     "maxsize": pool_size,
                     "command_timeout": COMMAND_TIMEOUT_SECONDS,
-                    "server_settings": dict(SERVER_SETTINGS),
+                    "server_settings": {**SERVER_SETTINGS, **server_settings},
                     **({"ssl": "require"} if "sslmode=require" in parts.query else {}),
                 },
             }
@@ -75,16 +78,23 @@ def tortoise_config(database_url: str, *, pool_size: int = 5) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def connected(settings: Settings) -> AsyncIterator[None]:
-    """Open the pool for the life of the process; raises ServiceUnavailable when PostgreSQL does not answer."""
+async def connected(
+    settings: Settings, *, pool_size: int | None = None, server_settings: Mapping[str, str] = MappingProxyType({})
+) -> AsyncIterator[None]:
+    """Open the pool for the life of the process; raises ServiceUnavailable when PostgreSQL does not answer.
+
+    `server_settings` are put over those of all connections.
+    """
     global _gate
+    size = pool_size or settings.database_pool_size
     url = settings.database_url.get_secret_value()
     with database_errors():
         await Tortoise.init(
-            config=tortoise_config(url, pool_size=settings.database_pool_size), _enable_global_fallback=True
+            config=tortoise_config(url, pool_size=size, server_settings=server_settings),
+            _enable_global_fallback=True,
         )
         await rows("SELECT 1")
-    _gate = asyncio.Semaphore(settings.database_pool_size)
+    _gate = asyncio.Semaphore(size)
     try:
         yield
     finally:

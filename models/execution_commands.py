@@ -7,11 +7,15 @@ the caller publishes what follows from the answer.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 from uuid import UUID
 
 from errors import Conflict, RateLimitExceeded
 from models import database
 from models.database import Row
+
+OWNER_INACTIVE: Final = "ownerInactive"
+"""The detail `reason` of a refusal because the owner's account is switched off."""
 
 _QUEUE_RETRY_SECONDS = 30
 
@@ -60,7 +64,7 @@ async def create(
     that share a `turn_key` run one after the other, in this order.
     """
     if not await database.value("SELECT is_active FROM users WHERE id = $1 FOR SHARE", owner_id):
-        raise Conflict("The owner's account is not active; nothing runs for it.", reason="ownerInactive")
+        raise Conflict("The owner's account is not active; nothing runs for it.", reason=OWNER_INACTIVE)
     # The lock is per owner and ends with the transaction; without it two requests could both pass the count.
     await database.rows("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"queue:{owner_id}")
     waiting = await database.value(

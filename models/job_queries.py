@@ -1,6 +1,6 @@
-"""Jobs as they are read and changed: plain rows, each joined with its tool and its owner.
+"""Jobs as they are read and changed: plain rows, each joined with its tool, its owner and its schedule.
 
-One statement serves a list of jobs with tools and owners. A job's input, which may be large, is read by itself.
+One statement serves a list of jobs with all of these. A job's input, which may be large, is read by itself.
 Invariants: a change names the version it was made from, so that two that overlap leave nothing half; a job is
 deleted with all that its runs brought home, and never under a run that waits or works.
 """
@@ -18,6 +18,7 @@ from uuid import UUID
 from models import database, keyset
 from models.database import Row
 from models.permissions import Actor
+from models.schedule_queries import SCHEDULE_COLUMNS
 from models.tools import TOOL_COLUMNS, containing
 
 
@@ -33,8 +34,9 @@ _SELECT: Final = f"""
 SELECT j.id, j.owner_id, j.name, j.only_changes, j.saves_products, j.alarm_percent, j.created_at, j.updated_at,
        {TOOL_COLUMNS},
        u.email AS owner_email, u.username AS owner_username, u.name AS owner_name, u.role AS owner_role,
-       u.created_at AS owner_created_at
+       u.created_at AS owner_created_at, {SCHEDULE_COLUMNS}
 FROM jobs j JOIN tools t ON t.id = j.tool_id JOIN users u ON u.id = j.owner_id
+LEFT JOIN job_schedules s ON s.job_id = j.id
 """
 
 # Columns and the cast of values they are compared with, by what clients sort by. Ids are in the order of creation.
@@ -66,6 +68,7 @@ async def visible(
     owner_id: UUID | None = None,
     tool_id: UUID | None = None,
     search: str | None = None,
+    is_scheduled: bool | None = None,
     order: JobOrderField = JobOrderField.CREATED_AT,
     descending: bool = True,
     after: tuple[Any, ...] | None = None,
@@ -74,7 +77,7 @@ async def visible(
     limit: int,
 ) -> list[Row]:
     """Jobs that an actor may see, strictly between two sort keys; backwards from the end of the order."""
-    where, values = _conditions(actor, owner_id, tool_id, search)
+    where, values = _conditions(actor, owner_id, tool_id, search, is_scheduled)
     columns, casts = _SORT_COLUMNS[order]
     bounds, by = keyset.between(
         columns, casts, values, after=after, before=before, descending=descending, backwards=backwards
@@ -84,9 +87,11 @@ async def visible(
     return await database.rows(f"{_SELECT} WHERE {' AND '.join(where)} ORDER BY {by} LIMIT ${len(values)}", *values)
 
 
-async def count_visible(actor: Actor, *, owner_id: UUID | None, tool_id: UUID | None, search: str | None) -> int:
+async def count_visible(
+    actor: Actor, *, owner_id: UUID | None, tool_id: UUID | None, search: str | None, is_scheduled: bool | None
+) -> int:
     """How many there are in all."""
-    where, values = _conditions(actor, owner_id, tool_id, search)
+    where, values = _conditions(actor, owner_id, tool_id, search, is_scheduled)
     return int(await database.value(f"SELECT count(*) FROM jobs j WHERE {' AND '.join(where)}", *values))
 
 
@@ -243,7 +248,7 @@ async def first_run(job_id: UUID) -> UUID | None:
 
 
 def _conditions(
-    actor: Actor, owner_id: UUID | None, tool_id: UUID | None, search: str | None
+    actor: Actor, owner_id: UUID | None, tool_id: UUID | None, search: str | None, is_scheduled: bool | None
 ) -> tuple[list[str], list[Any]]:
     where, values = ["true"], list[Any]()
     if not actor.is_admin:
@@ -261,4 +266,7 @@ def _conditions(
     if search:
         values.append(containing(search))
         where.append(f"j.name ILIKE ${len(values)}")
+    if is_scheduled is not None:
+        values.append(is_scheduled)
+        where.append(f"EXISTS (SELECT 1 FROM job_schedules k WHERE k.job_id = j.id) = ${len(values)}")
     return where, values

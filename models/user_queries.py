@@ -280,8 +280,12 @@ async def delete_media(executor: Executor, media_ids: Sequence[UUID]) -> None:
 async def delete_some(executor: Executor, user_id: UUID, *, limit: int) -> bool:
     """Remove some of an owner's jobs, decisions about risks and idempotency keys; False once none is left."""
     own = "owner_id = $1"
+    of_jobs = f"job_id IN (SELECT id FROM jobs WHERE {own})"
+    # A thousand ticks may hang on each job, too many for one cascade; a schedule that is gone adds none.
+    await executor.execute(f"DELETE FROM job_schedules WHERE {of_jobs}", user_id)
     for table, whose in (
-        ("item_versions", f"job_id IN (SELECT id FROM jobs WHERE {own})"),
+        ("schedule_ticks", of_jobs),
+        ("item_versions", of_jobs),
         ("jobs", own),
         ("risk_triage", own),
         ("idempotency_keys", own),

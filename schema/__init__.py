@@ -47,6 +47,8 @@ from schema.scalars import SCALARS
 from schema.scan_commands import ScansMutation
 from schema.scan_reports import ScanReportsQuery
 from schema.scans import Scan, ScansQuery
+from schema.schedule_commands import SchedulesMutation
+from schema.schedules import SchedulesQuery
 from schema.second_factor import SecondFactorMutation
 from schema.sign_in import SignInMutation
 from schema.tools import ToolsMutation, ToolsQuery
@@ -64,6 +66,7 @@ _QUERIES: tuple[type, ...] = (
     AuditQuery,
     ToolsQuery,
     JobsQuery,
+    SchedulesQuery,
     RunsQuery,
     ItemExportsQuery,
     RunLedgerQuery,
@@ -89,6 +92,7 @@ _MUTATIONS: tuple[type, ...] = (
     AccessTokensMutation,
     ToolsMutation,
     JobsMutation,
+    SchedulesMutation,
     RunsMutation,
     ItemExportsMutation,
     ProjectsMutation,

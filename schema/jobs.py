@@ -27,6 +27,7 @@ from schema.ordering import OrderDirection
 from schema.pagination import After, Before, Column, Connection, First, Last, paginate
 from schema.permissions import requires
 from schema.scalars import JSON
+from schema.schedules import JobSchedule, load_schedule, schedule_of
 from schema.tools import Tool, tool_of
 from schema.users import User, load_user
 
@@ -66,6 +67,7 @@ class Job(Node):
     key: strawberry.Private[UUID]
     owner_id: strawberry.Private[UUID]
     owner_account: strawberry.Private[Account | None]
+    row: strawberry.Private[Row | None]
 
     @strawberry.field(
         description="What its runs work with: `config`, and in the same object `startUrls`, `state`, `username` and "
@@ -82,6 +84,11 @@ class Job(Node):
             return User.seen_by(info.context.actor, self.owner_account)
         return await load_user(info.context, self.owner_id)
 
+    @strawberry.field(description="When it runs by itself; null without a schedule.")
+    async def schedule(self, info: Info) -> JobSchedule | None:
+        """From the same row where that has it."""
+        return await load_schedule(info.context, self.key) if self.row is None else schedule_of(self.row)
+
 
 @strawberry.input(description="Which jobs.")
 class JobFilter:
@@ -91,6 +98,7 @@ class JobFilter:
     owner_id: strawberry.ID | None = strawberry.field(
         default=None, description="Jobs of this user; of others than oneself for administrators only, else NOT_FOUND."
     )
+    is_scheduled: bool | None = strawberry.field(default=None, description="Jobs with a schedule, or without one.")
 
 
 @strawberry.input(description="How a list of jobs is sorted.")
@@ -125,7 +133,7 @@ class JobsQuery:
         last: Last = None,
         before: Before = None,
     ) -> Connection[Job]:
-        """One page of jobs with their tools and owners, in one statement."""
+        """One page of jobs with their tools, owners and schedules, in one statement."""
         actor = info.context.actor
         order = order_by or JobOrder()
         is_descending = order.direction is OrderDirection.DESC
@@ -186,6 +194,7 @@ def job_of(row: Row) -> Job:
             role=Role(row["owner_role"]),
             created_at=row["owner_created_at"],
         ),
+        row=row,
     )
 
 
@@ -203,6 +212,7 @@ def job_of_run(row: Row, tool: Tool) -> Job:
         key=row["job_id"],
         owner_id=row["owner_id"],
         owner_account=None,
+        row=None,
     )
 
 
@@ -236,7 +246,7 @@ def _conditions(actor: Actor, filter: JobFilter) -> dict[str, Any]:
             raise access.missing()
     except NotFound as error:
         raise NotFound(error.message, path=["filter", "ownerId"]) from None
-    return {"tool_id": tool_id, "owner_id": owner_id}
+    return {"tool_id": tool_id, "owner_id": owner_id, "is_scheduled": filter.is_scheduled}
 
 
 def _key(field: JobOrderField, is_descending: bool) -> tuple[Column, ...]:

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
+from typing import Final
 
 import asyncpg
 import structlog
@@ -34,6 +35,8 @@ from tasks import (
     periodic,
     queue,
     retention,
+    schedule_news,
+    scheduler,
     sweeper,
 )
 from tasks.build import upkeep
@@ -48,7 +51,14 @@ from tasks.scan.kind import ScanKind
 from tasks.work import Kind
 
 _log = structlog.get_logger("switchyard.worker")
-_POOL_IDLE_IN_TRANSACTION_MS = "5000"
+_SERVER_SETTINGS: Final = {
+    "application_name": "switchyard-worker",
+    # A frozen worker must not keep a row locked for long: the sweeper and the scheduler pass locked rows over.
+    "idle_in_transaction_session_timeout": "5000",
+}
+# One schedule that has to wait must not keep the others waiting.
+_SCHEDULER_SETTINGS: Final = {**_SERVER_SETTINGS, "lock_timeout": "1000"}
+_SCHEDULER_CONNECTIONS: Final = 2
 
 
 def shipped_kinds(settings: Settings, storage: Storage, pool: asyncpg.Pool) -> list[Kind]:
@@ -72,6 +82,7 @@ def shipped_handlers(settings: Settings, storage: Storage, pool: asyncpg.Pool) -
         github_reports.TOPIC: github_reports.reporting(settings, pool),
         github_hooks.TOPIC: github_hooks.keeping_hooks(settings, pool),
         upkeep.GARBAGE_TOPIC: partial(upkeep.collect, pool, storage),
+        schedule_news.TOPIC: partial(schedule_news.tell, pool),
         media_upkeep.TOPIC: partial(media_upkeep.remove, pool, storage),
         upkeep.REMOVAL_TOPIC: partial(upkeep.remove, storage),
         retention.TOPIC: partial(retention.drop_objects, storage),
@@ -93,6 +104,9 @@ async def run(
         await stack.enter_async_context(ai.connected(settings))
         storage = await stack.enter_async_context(open_storage(settings))
         pool = await stack.enter_async_context(_pool(settings))
+        await stack.enter_async_context(
+            database.connected(settings, pool_size=_SCHEDULER_CONNECTIONS, server_settings=_SCHEDULER_SETTINGS)
+        )
         offered = {kind.name: kind for kind in kinds(settings, storage, pool) if kind.slots > 0}
         tellers = handlers(settings, storage, pool)
         engine = Engine(settings, pool, offered, name)
@@ -103,6 +117,7 @@ async def run(
         async with asyncio.TaskGroup() as group:
             helpers = [group.create_task(sweeper.run(settings, pool, storage), name="sweeper")]
             helpers.append(group.create_task(outbox.run(pool, tellers), name="outbox"))
+            helpers.append(group.create_task(scheduler.run(settings), name="scheduler"))
             helpers.append(group.create_task(upkeep.sweep(pool, storage), name="site-sweep"))
             helpers.append(group.create_task(media_upkeep.sweep(pool, storage), name="media-sweep"))
             removal = partial(retention.remove_old, settings, pool)
@@ -127,10 +142,5 @@ def _pool(settings: Settings) -> asyncpg.Pool:
         max_size=settings.database_pool_size,
         timeout=3,
         command_timeout=database.COMMAND_TIMEOUT_SECONDS / 3,
-        server_settings={
-            **database.SERVER_SETTINGS,
-            "application_name": "switchyard-worker",
-            # A frozen worker must not keep a row locked for long: the sweeper passes locked rows over.
-            "idle_in_transaction_session_timeout": _POOL_IDLE_IN_TRANSACTION_MS,
-        },
+        server_settings={**database.SERVER_SETTINGS, **_SERVER_SETTINGS},
     )

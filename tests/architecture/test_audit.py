@@ -42,6 +42,7 @@ WRITES: dict[str, set[str]] = {
     "deleteDeployment": {"deleteDeployment"},
     "deleteItemExport": {"deleteItemExport"},
     "deleteJob": {"deleteJob"},
+    "deleteJobSchedule": {"deleteJobSchedule"},
     "deleteOcrJob": {"deleteOcrJob"},
     "deleteMedia": {"deleteMedia"},
     "deleteProduct": {"deleteProduct"},
@@ -60,6 +61,7 @@ WRITES: dict[str, set[str]] = {
     "login": {"login"},
     "logout": {"logout"},
     "markNotificationsRead": {"markNotificationsRead"},
+    "pauseJobSchedule": {"pauseJobSchedule"},
     "promoteDeployment": {"promoteDeployment"},
     "redeploy": {"redeploy"},
     "refreshSession": {"refreshSession"},
@@ -72,6 +74,7 @@ WRITES: dict[str, set[str]] = {
     "requestPasswordReset": {"requestPasswordReset"},
     "resetPassword": {"resetPassword"},
     "resetTwoFactor": {"resetTwoFactor"},
+    "resumeJobSchedule": {"resumeJobSchedule"},
     "resumeJobRun": {"resumeJobRun"},
     "retryJobRun": {"retryJobRun"},
     "revokeAccessToken": {"revokeAccessToken"},
@@ -79,6 +82,7 @@ WRITES: dict[str, set[str]] = {
     "revokeSession": {"revokeSession"},
     "runJob": {"runJob"},
     "setEnvironmentVariables": {"setEnvironmentVariables"},
+    "setJobSchedule": {"setJobSchedule"},
     "setProductMedia": {"setProductMedia"},
     "setStock": {"setStock"},
     "setUserActive": {"setUserActive"},
@@ -108,8 +112,10 @@ WITHOUT_MUTATION = {
     "deployByPullRequest",
     "deployByPush",
     "installTool",
+    "pauseBySystem",
     "rateLimit",
     "rotateKeys",
+    "runBySchedule",
 }
 """What the command line, other services and refusals leave."""
 

@@ -54,6 +54,7 @@ IDLE_PRODUCT: Final = Kind(Prefix.PRODUCT, "inactive")
 TOOL: Final = Kind(Prefix.TOOL, is_shared=True)
 IDLE_TOOL: Final = Kind(Prefix.TOOL, "inactive")
 JOB: Final = Kind(Prefix.JOB)
+SCHEDULED_JOB: Final = Kind(Prefix.JOB, "with a schedule")
 RUN: Final = Kind(Prefix.RUN, "ended")
 WAITING_RUN: Final = Kind(Prefix.RUN, "waiting")
 ITEM: Final = Kind(Prefix.ITEM)
@@ -231,6 +232,18 @@ async def _insert_product(world: World, *, is_active: bool) -> UUID:
 async def _job(world: World) -> UUID:
     job = await world.desk.job(world.person)
     await world.db.execute("UPDATE jobs SET name = $2 WHERE id = $1", job, f"Job {world.mark}")
+    return job
+
+
+async def _scheduled_job(world: World) -> UUID:
+    """A job with a paused schedule: it fires nothing, and can be paused, resumed and taken away."""
+    job = await _job(world)
+    await world.db.execute(
+        """INSERT INTO job_schedules (job_id, cron_expression, time_zone, is_paused, overlap_policy, missed_run_policy,
+               limits, created_at, updated_at)
+           VALUES ($1, '0 6 * * *', 'UTC', true, 'SKIP', 'SKIP', '{}', now(), now())""",
+        job,
+    )
     return job
 
 
@@ -464,6 +477,7 @@ MAKERS: Final[dict[Kind, Callable[[World], Awaitable[UUID]]]] = {
     IDLE_PRODUCT: _idle_product,
     IDLE_TOOL: _idle_tool,
     JOB: _job,
+    SCHEDULED_JOB: _scheduled_job,
     RUN: _run,
     WAITING_RUN: _waiting_run,
     ITEM: _item,
