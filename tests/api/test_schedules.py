@@ -182,11 +182,12 @@ async def test_a_user_has_so_many_schedules_and_no_more(world: World, owner: Per
 async def test_others_cannot_touch_or_see_a_schedule(world: World, owner: Person) -> None:
     job, stranger = await world.scheduled(owner), await new_user(world.client)
     given = {"jobId": job_id(job)}
-    for document, variables in (
+    calls: list[tuple[str, dict[str, Any]]] = [
         (SET, {"input": {**given, "cronExpression": "* * * * *"}}),
         *((document, {"input": given}) for document in (PAUSE, RESUME, DELETE)),
         (JOB, {"id": job_id(job)}),
-    ):
+    ]
+    for document, variables in calls:
         assert (await refused(world.client, stranger, document, variables)).code == "NOT_FOUND"
     assert (await world.schedule(owner, job))["isPaused"] is False
     assert await world.actions(job) == ["setJobSchedule"]
