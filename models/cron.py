@@ -121,7 +121,8 @@ def zone(name: str) -> ZoneInfo:
     """The time zone of an IANA name; raises UnknownZone."""
     if name in _zones():
         return ZoneInfo(name)
-    alike = [known for known in _zones() if known.casefold() == name.casefold()]
+    given = name.casefold()
+    alike = sorted(known for known in _zones() if given in (known.casefold(), known.rpartition("/")[2].casefold()))
     alike = alike or difflib.get_close_matches(name[:MAX_LENGTH], _zones(), n=1, cutoff=0.7)
     hint = f" Do you mean {alike[0]}?" if alike else " Names are IANA's, such as Europe/Madrid or UTC."
     raise UnknownZone(f"There is no such time zone.{hint}")

@@ -194,7 +194,8 @@ def _reason(refusal: Conflict | RateLimitExceeded) -> TickReason:
     if (reason := _REASONS.get(refusal.details.get("reason", ""))) is not None:
         return reason
     if isinstance(refusal, RateLimitExceeded):
-        return TickReason.QUEUE_FULL
+        # The limit of a day says when that is over; the queue cannot know.
+        return TickReason.DAILY_LIMIT if "resetsAt" in refusal.details else TickReason.QUEUE_FULL
     raise refusal
 
 

@@ -91,6 +91,7 @@ def test_29_february_is_found_over_a_century_without_one() -> None:
     [
         ("europe/madrid", "Do you mean Europe/Madrid?"),
         ("Europe/Madird", "Do you mean Europe/Madrid?"),
+        ("madrid", "Do you mean Europe/Madrid?"),
         ("", "IANA"),
         ("../../etc/passwd", "IANA"),
         ("x" * 10_000, "IANA"),
