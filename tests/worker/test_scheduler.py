@@ -19,7 +19,7 @@ from tests.harness.schedules import make_due, runs, set_schedule, ticks
 from tests.harness.waiting import eventually
 
 # Workers that only fire: what they make stays in the queue.
-SETTINGS = {f"WORKER_{kind}_SLOTS": "0" for kind in ("CRAWL", "BUILD", "SCAN", "OCR")} | {
+SETTINGS = {f"WORKER_{kind}_SLOTS": "0" for kind in ("CRAWL", "BUILD", "SCAN", "OCR", "EXPORT")} | {
     "MAX_SCHEDULES_PER_USER": "1000"
 }
 SCHEDULES = 50
