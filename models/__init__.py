@@ -13,8 +13,9 @@ from models.jobs import CrawlRequest, Item, Job, JobRun, OutputFile
 from models.media import Media
 from models.notifications import Notification, Preferences
 from models.outbox import OutboxMessage
-from models.products import Product, ProductMedia, ProductPrice
+from models.products import Product, ProductMedia, ProductPrice, ProductSource
 from models.projects import DeployHook, EnvironmentVariable, Project
+from models.properties import Property, PropertyPrice
 from models.scans import RiskTriage, Scan, ScanRisk
 from models.schedules import JobSchedule, ScheduleTick
 from models.sessions import Session
@@ -58,7 +59,10 @@ __all__ = [
     "ProductCandidate",
     "ProductMedia",
     "ProductPrice",
+    "ProductSource",
     "Project",
+    "Property",
+    "PropertyPrice",
     "QueueTurn",
     "RecoveryCode",
     "RejectedItem",

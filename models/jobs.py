@@ -131,6 +131,7 @@ class JobRun(Model):
     items_rejected = fields.BigIntField(default=0, db_default=0)
     items_unchanged = fields.BigIntField(default=0, db_default=0)
     items_gone = fields.BigIntField(null=True)
+    items_skipped = fields.BigIntField(default=0, db_default=0)
     only_changes = fields.BooleanField(default=False, db_default=False)
     saves_products = fields.BooleanField(default=False, db_default=False)
     expected_items = fields.BigIntField(null=True)

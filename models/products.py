@@ -1,4 +1,4 @@
-"""Products: what is sold, its pictures, and what it cost over time.
+"""Products: what is sold, its pictures, what it cost over time, and where crawls have found it.
 
 Invariants kept by the database: slug, SKU and EAN are unique, prices and stock are not negative, money has a currency.
 `sku_key` is the form under which a SKU is unique. Search columns are generated (`models/migrations`), so they cannot
@@ -17,6 +17,7 @@ from tortoise.migrations.constraints import CheckConstraint, UniqueConstraint
 from tortoise.models import Model
 
 from models.ids import new_id
+from models.jobs import Job
 from models.media import Media
 from models.users import User
 
@@ -27,6 +28,7 @@ class PriceSource(StrEnum):
     MANUAL = "MANUAL"
     IMPORT = "IMPORT"
     DOCUMENT = "DOCUMENT"
+    CRAWL = "CRAWL"
 
 
 class Product(Model):
@@ -113,3 +115,38 @@ class ProductPrice(Model):
 
         table = "product_prices"
         indexes = (Index(fields=("product_id", "id"), name="product_prices_product"),)
+
+
+class ProductSource(Model):
+    """A listing of a product on a site, as crawls have seen it.
+
+    `product` is null when somebody has deleted the product: the listing is known then, and makes no new one.
+    """
+
+    id = fields.UUIDField(primary_key=True, default=new_id)
+    product: fields.ForeignKeyNullableRelation[Product] = fields.ForeignKeyField(
+        "models.Product", related_name=False, on_delete=SET_NULL, null=True
+    )
+    job: fields.ForeignKeyNullableRelation[Job] = fields.ForeignKeyField(
+        "models.Job", related_name=False, on_delete=SET_NULL, null=True
+    )
+    dataset_id = fields.UUIDField()
+    run_id = fields.UUIDField()
+    source = fields.CharField(max_length=255)
+    source_id = fields.CharField(max_length=255)
+    url = fields.TextField()
+    price = fields.DecimalField(max_digits=14, decimal_places=4, null=True)
+    currency = fields.CharField(max_length=3, null=True)
+    first_seen_at = fields.DatetimeField()
+    last_seen_at = fields.DatetimeField()
+    gone_at = fields.DatetimeField(null=True)
+
+    class Meta:
+        """Table and key."""
+
+        table = "product_sources"
+        constraints = (UniqueConstraint(fields=("source", "source_id"), name="product_sources_listing"),)
+        indexes = (
+            Index(fields=("product_id", "id"), name="product_sources_product"),
+            Index(fields=("job_id",), name="product_sources_job"),
+        )
