@@ -49,9 +49,19 @@ COLUMNS: Final = (
 _GIVEN: Final = f"jsonb_to_recordset($1::jsonb) AS g(id uuid, {', '.join(f'{n} {t}' for n, t in _WRITTEN.items())})"
 
 
+LOCK_WRITES: Final = "SELECT pg_advisory_xact_lock(hashtextextended('products', 0))"
+"""Waits for everybody else who makes products or changes them; until the transaction ends they wait for us."""
+
+INSERT: Final = f"""
+INSERT INTO products (id, {", ".join(_WRITTEN)}, version, created_at, updated_at)
+SELECT g.id, {", ".join(f"g.{name}" for name in _WRITTEN)}, 1, clock_timestamp(), clock_timestamp() FROM {_GIVEN}
+"""
+"""Adds the products that `written` gives."""
+
+
 async def lock_writes() -> None:
     """Wait for everybody else who makes products or changes them; until the transaction ends they wait for us."""
-    await database.rows("SELECT pg_advisory_xact_lock(hashtextextended('products', 0))")
+    await database.rows(LOCK_WRITES)
 
 
 async def find(product_ids: Sequence[UUID]) -> dict[UUID, Row]:
@@ -81,13 +91,7 @@ async def holders(
 
 async def insert(products: Sequence[Mapping[str, Any]]) -> None:
     """Add products, each with an id and all of the columns; call it after `lock_writes`."""
-    names = ", ".join(_WRITTEN)
-    await database.rows(
-        f"""INSERT INTO products (id, {names}, version, created_at, updated_at)
-            SELECT g.id, {", ".join(f"g.{name}" for name in _WRITTEN)}, 1, clock_timestamp(), clock_timestamp()
-            FROM {_GIVEN}""",
-        _written(products),
-    )
+    await database.rows(INSERT, written(products))
 
 
 async def update(products: Sequence[Mapping[str, Any]]) -> None:
@@ -96,7 +100,7 @@ async def update(products: Sequence[Mapping[str, Any]]) -> None:
         f"""UPDATE products p SET {", ".join(f"{name} = g.{name}" for name in _WRITTEN)},
                 version = p.version + 1, updated_at = clock_timestamp()
             FROM {_GIVEN} WHERE p.id = g.id""",
-        _written(products),
+        written(products),
     )
 
 
@@ -180,6 +184,19 @@ async def media(product_ids: Sequence[UUID]) -> list[Row]:
     )
 
 
+async def sources(product_ids: Sequence[UUID], *, most: int = 100) -> list[Row]:
+    """The first listings of each product that crawls have seen, up to `most`."""
+    return await database.rows(
+        """SELECT s.product_id, s.source, s.source_id, s.url, s.price, s.currency, s.first_seen_at, s.last_seen_at,
+                  s.gone_at
+           FROM unnest($1::uuid[]) AS wanted(id) CROSS JOIN LATERAL (
+               SELECT * FROM product_sources WHERE product_id = wanted.id ORDER BY id LIMIT $2) AS s
+           ORDER BY s.product_id, s.id""",
+        list(product_ids),
+        most,
+    )
+
+
 async def set_media(product_id: UUID, items: Sequence[tuple[UUID, str]]) -> None:
     """Replace the media of a product by these, given as medium and description; call it after `lock`."""
     await database.rows("DELETE FROM product_media WHERE product_id = $1", product_id)
@@ -205,5 +222,6 @@ async def import_details(import_id: UUID, action: str) -> dict[str, Any]:
     return {} if text is None else dict(database.from_json(text))
 
 
-def _written(products: Sequence[Mapping[str, Any]]) -> str:
+def written(products: Sequence[Mapping[str, Any]]) -> str:
+    """Products with all of the columns, each with its id, as a parameter."""
     return database.to_json([{name: product[name] for name in ("id", *_WRITTEN)} for product in products])

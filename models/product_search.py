@@ -10,7 +10,6 @@ the text alone, and the id decides between equals, so pages by (score, id) hold.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -20,12 +19,9 @@ from typing import Any, Final
 
 import orjson
 
-from models import database, keyset
+from models import database, keyset, search_words
 from models.database import Row
 from models.product_queries import COLUMNS
-
-MAX_WORDS: Final = 8
-"""Words of a search; those that follow are not looked at."""
 
 MAX_CATEGORIES: Final = 100
 """Categories in a facet, the largest first."""
@@ -33,16 +29,9 @@ MAX_CATEGORIES: Final = 100
 ENOUGH: Final = 50
 """So many products that have the words as they are written, and nobody looks for those that resemble them."""
 
-_SHORTEST_PREFIX: Final = 2
 _SHORTEST_TYPO: Final = 5
 """Shorter words have too few trigrams to say what they were meant to be."""
 
-# Words that say nothing in Spanish or English; they count only when there are no others.
-_EMPTY_WORDS: Final = {
-    *("a", "al", "con", "de", "del", "el", "en", "la", "las", "los", "o", "para", "por", "un", "una", "y"),
-    *("an", "and", "for", "in", "of", "on", "or", "the", "to", "with"),
-}
-_WORD_CHARACTERS: Final = re.compile(r"[^\W_]+")
 _EAN: Final = re.compile(r"[0-9]{8,14}")
 
 
@@ -145,28 +134,7 @@ async def prepared(conditions: ProductConditions) -> Query:
     """The conditions as SQL; what is looked for is brought to its form by the database, which has the dictionaries."""
     if conditions.search is None:
         return Query(conditions, [])
-    text = _plain(conditions.search)
-    words = _words(text)
-    forms = await database.rows(_FORMS, [text, *words])
-    return Query(conditions, [(row["form"], row["query"]) for row in forms])
-
-
-# The form of each text, and what finds it as a word: as it is, or as the start of one, or by its stem in a language.
-# What the dictionary of accents turns into punctuation would end the quotes.
-_FORMS: Final = rf"""
-SELECT form, (
-    CASE WHEN bare = '' THEN ''::tsquery
-         ELSE ($q$'$q$ || bare || CASE WHEN length(bare) >= {_SHORTEST_PREFIX} THEN $q$':*$q$ ELSE $q$'$q$ END)::tsquery
-    END || plainto_tsquery('spanish', bare) || plainto_tsquery('english', bare)
-)::text AS query
-FROM (
-    SELECT place, form, regexp_replace(form, '[!-/:-@\[-`{{-~\s]+', '', 'g') AS bare
-    FROM (
-        SELECT place, search_form(given) AS form FROM unnest($1::text[]) WITH ORDINALITY AS texts(given, place)
-    ) AS formed
-) AS bared
-ORDER BY place
-"""
+    return Query(conditions, await search_words.forms(conditions.search))
 
 
 class Query:
@@ -178,7 +146,7 @@ class Query:
         self._tiers: list[tuple[str, str]] = []
         if conditions.search is not None:
             text, words = forms[0][0], [(form, query) for form, query in forms[1:] if query]
-            self._search(_plain(conditions.search), text, words)
+            self._search(search_words.plain(conditions.search), text, words)
 
     def products(self, columns: str) -> str:
         """What stands behind FROM: rows `p` with these columns of `products p`, and a search's `score`."""
@@ -253,19 +221,6 @@ class Query:
     def _put(self, value: Any) -> str:
         self.values.append(value)
         return f"${len(self.values)}"
-
-
-def _plain(search: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", search).split())
-
-
-def _words(text: str) -> list[str]:
-    """The words to look for: letters and digits without marks, in their order, each once, empty ones left out."""
-    plain = "".join(
-        character for character in unicodedata.normalize("NFKD", text.lower()) if not unicodedata.combining(character)
-    )
-    words = list(dict.fromkeys(_WORD_CHARACTERS.findall(plain)))
-    return ([word for word in words if word not in _EMPTY_WORDS] or words)[:MAX_WORDS]
 
 
 def _singular(word: str) -> str:

@@ -1,8 +1,8 @@
 """Properties: houses and flats that crawls have found on offer, and what they cost over time.
 
-Invariants kept by the database: a listing is one row of its owner, whoever of their jobs sees it and however often; a
-place is whole or missing; an area has a unit and its size in square metres. `price_id` names the entry of the history
-that the price is in. Generated columns (place, forms to search and sort by, price per square metre) are made by
+Invariants kept by the database: a listing is one row of its owner, whichever of their jobs sees it and however often; a
+place is whole or missing; an area whose unit is known has its size in square metres. `price_id` names the entry of the
+history that the price is in. Generated columns (place, forms to search and sort by, price per square metre) are made by
 `models/migrations`. Written by `models/property_ledger.py`, read by `models/property_queries.py` and
 `models/property_search.py`.
 """
@@ -76,7 +76,7 @@ class Property(Model):
                 name="properties_currency_check",
             ),
             CheckConstraint(
-                check="(area IS NULL) = (area_unit IS NULL) AND (area IS NULL) = (square_metres IS NULL)",
+                check="(area_unit IS NULL) = (square_metres IS NULL) AND (area IS NOT NULL OR area_unit IS NULL)",
                 name="properties_area_check",
             ),
             CheckConstraint(check="area > 0 AND square_metres > 0", name="properties_area_size_check"),

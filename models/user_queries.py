@@ -278,7 +278,19 @@ async def delete_media(executor: Executor, media_ids: Sequence[UUID]) -> None:
 
 
 async def delete_some(executor: Executor, user_id: UUID, *, limit: int) -> bool:
-    """Remove some of an owner's jobs, decisions about risks and idempotency keys; False once none is left."""
+    """Remove some of an owner's properties, jobs, decisions about risks and idempotency keys; False once none is left.
+
+    Where products were found is the catalogue's, and stays.
+    """
+    detached = await executor.fetch(
+        """UPDATE product_sources SET job_id = NULL WHERE id IN (
+               SELECT s.id FROM product_sources s JOIN jobs j ON j.id = s.job_id WHERE j.owner_id = $1 LIMIT $2)
+           RETURNING 1""",
+        user_id,
+        limit,
+    )
+    if detached:
+        return True
     own = "owner_id = $1"
     of_jobs = f"job_id IN (SELECT id FROM jobs WHERE {own})"
     # A thousand ticks may hang on each job, too many for one cascade; a schedule that is gone adds none.
@@ -286,6 +298,7 @@ async def delete_some(executor: Executor, user_id: UUID, *, limit: int) -> bool:
     for table, whose in (
         ("schedule_ticks", of_jobs),
         ("item_versions", of_jobs),
+        ("properties", own),
         ("jobs", own),
         ("risk_triage", own),
         ("idempotency_keys", own),

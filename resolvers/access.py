@@ -26,6 +26,7 @@ from models import (
     notification_queries,
     product_queries,
     project_queries,
+    property_queries,
     scan_queries,
     scans,
     tools,
@@ -91,6 +92,16 @@ async def product(actor: Actor, id_text: str, *, to: Permission | None = None) -
         raise missing()
     if to is not None:
         allow(actor, to)
+    return row
+
+
+async def listing(actor: Actor, id_text: str, *, to: Permission) -> Row:
+    """A property, which a crawl has found listed, that the actor may see."""
+    property_id = uuid_of(id_text, Prefix.PROPERTY)
+    row = (await property_queries.find([property_id])).get(property_id)
+    if row is None or not sees_work(actor, row["owner_id"], None):
+        raise missing()
+    allow(actor, to)
     return row
 
 

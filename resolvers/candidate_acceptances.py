@@ -16,7 +16,7 @@ from uuid import UUID
 
 from adapters import events
 from errors import Conflict, ValidationFailed
-from models import candidate_queries, product_queries
+from models import candidate_queries, product_keys, product_queries
 from models.audit import AuditEvent
 from models.database import Row, from_json
 from models.documents import MatchReason
@@ -25,7 +25,7 @@ from models.idempotency import once
 from models.ids import Prefix, encode_id, new_id
 from models.permissions import Actor, Permission
 from models.transaction import unit_of_work
-from resolvers import access, candidates, product_rules, products
+from resolvers import access, candidates, products
 
 MAX_ACCEPTED: Final = 1_000
 """Candidates that one call accepts; `has_more` says that others wait."""
@@ -272,7 +272,7 @@ def _identity(candidate: Row) -> tuple[Any, ...]:
     """What makes two lines of a document the same product: name, SKU and EAN, not a price."""
     return (
         candidate["name"].casefold(),
-        candidate["sku"] and product_rules.sku_key(candidate["sku"]),
+        candidate["sku"] and product_keys.sku_key(candidate["sku"]),
         candidate["ean"],
     )
 

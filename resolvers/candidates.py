@@ -15,7 +15,7 @@ from uuid import UUID
 
 from adapters import events
 from errors import Conflict, SwitchyardError, Unauthorized, ValidationFailed
-from models import candidate_queries, product_queries
+from models import candidate_queries, product_keys, product_queries
 from models.audit import AuditEvent
 from models.candidate_queries import CandidateConditions, CandidateOrder
 from models.database import Row
@@ -26,7 +26,7 @@ from models.ids import Prefix, encode_id, new_id
 from models.permissions import Actor, Permission
 from models.products import PriceSource
 from models.transaction import unit_of_work
-from resolvers import access, product_rules, products, texts
+from resolvers import access, products, texts
 from resolvers.products import ProductDraft
 
 MAX_REASON_LENGTH: Final = 255
@@ -82,8 +82,8 @@ async def matches(actor: Actor, candidates: Sequence[Row], *, without: Sequence[
         {
             "id": row["id"],
             "name": row["name"],
-            "ean": None if row["ean"] is None else product_rules.ean_key(row["ean"]),
-            "sku_key": None if row["sku"] is None else product_rules.sku_key(row["sku"]),
+            "ean": None if row["ean"] is None else product_keys.ean_key(row["ean"]),
+            "sku_key": None if row["sku"] is None else product_keys.sku_key(row["sku"]),
         }
         for row in candidates
     ]

@@ -17,7 +17,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from errors import PayloadTooLarge, Unauthorized, ValidationFailed
-from models import product_queries
+from models import product_keys, product_queries
 from models.audit import AuditEvent
 from models.database import Row
 from models.idempotency import once
@@ -271,7 +271,7 @@ async def _holders(lines: Sequence[Mapping[str, Any]]) -> dict[tuple[str, Any], 
 async def _name_slugs(work: _Work, products: Sequence[dict[str, Any]]) -> None:
     """Give slugs to new products that have none: of the name, with the end of the id where that is taken."""
     nameless = [product for product in products if product["slug"] is None]
-    stems = {product["id"]: product_rules.slug_of(product["name"]) for product in nameless}
+    stems = {product["id"]: product_keys.slug_of(product["name"]) for product in nameless}
     taken = {row["slug"] for row in await product_queries.holders(slugs=sorted(set(stems.values())))}
     for product in nameless:
         stem = stems[product["id"]]

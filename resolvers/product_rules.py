@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
@@ -17,10 +16,10 @@ from typing import Any, Final
 import orjson
 
 from errors import ValidationFailed
+from models.product_keys import MAX_SLUG_LENGTH, ean_key, sku_key
 from resolvers import texts
 
 MAX_NAME_LENGTH: Final = 255
-MAX_SLUG_LENGTH: Final = 120
 MAX_SKU_LENGTH: Final = 64
 MAX_DESCRIPTION_LENGTH: Final = 20_000
 MAX_UNIT_LENGTH: Final = 16
@@ -56,35 +55,6 @@ def complete(columns: Mapping[str, Any], *, path: Path = ("input",)) -> None:
         raise ValidationFailed("A price needs a currency.", path=[*path, "currency"])
     if columns["price"] is None and columns["currency"] is not None:
         raise ValidationFailed("A currency needs a price.", path=[*path, "price"])
-
-
-def sku_key(sku: str) -> str:
-    """The form under which a SKU is unique: without regard to case, width and spaces."""
-    return "".join(unicodedata.normalize("NFKC", sku).casefold().split())
-
-
-def ean_key(ean: str) -> str | None:
-    """The digits of a GTIN whose check digit is right, in the shortest of its forms but never below 13; None otherwise.
-
-    A UPC-A number (12 digits) and the EAN-13 number with a zero before it are one (GS1 General Specifications §3).
-    """
-    digits = re.sub(r"[\s-]", "", ean)
-    if not re.fullmatch(r"[0-9]{8}|[0-9]{12,14}", digits):
-        return None
-    # From the right: check digit times 1, then 3, 1, 3 … (GS1 General Specifications §7.9).
-    total = sum(int(digit) * (3 if place % 2 else 1) for place, digit in enumerate(reversed(digits)))
-    if total % 10:
-        return None
-    if len(digits) == 8:
-        return digits
-    shortest = digits.lstrip("0") if len(digits) == 14 else digits
-    return shortest.rjust(13, "0") if len(shortest) < 13 else shortest
-
-
-def slug_of(name: str) -> str:
-    """The plain slug of a name; `product` for a name without Latin letters and digits."""
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9]+", "-", plain)[: MAX_SLUG_LENGTH - 9].strip("-") or "product"
 
 
 def amount(value: Decimal, *, decimals: int, most: Decimal, path: Path, least: Decimal = Decimal(0)) -> Decimal:

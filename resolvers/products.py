@@ -14,7 +14,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from errors import Conflict, Unauthorized, ValidationFailed
-from models import database, product_queries, product_search
+from models import database, product_keys, product_queries, product_search
 from models.audit import AuditEvent
 from models.database import Row
 from models.idempotency import once
@@ -186,6 +186,15 @@ async def find(actor: Actor, product_ids: Sequence[UUID]) -> dict[UUID, Row]:
     return {key: row for key, row in found.items() if access.sees_product(actor, is_active=row["is_active"])}
 
 
+async def sources(actor: Actor, product_ids: Sequence[UUID]) -> dict[UUID, list[Row]]:
+    """Where crawls have found products; nowhere for those who may not change products: it is no part of a catalogue."""
+    found: dict[UUID, list[Row]] = {product_id: [] for product_id in product_ids}
+    if actor.may(Permission.PRODUCT_WRITE):
+        for row in await product_queries.sources(product_ids):
+            found[row["product_id"]].append(row)
+    return found
+
+
 async def find_slug(actor: Actor, slug: str) -> Row:
     """The product with a slug; raises NotFound, as the gate does."""
     row = await product_queries.find_slug(slug)
@@ -241,7 +250,7 @@ def merged(before: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
 
 
 async def _free_slug(name: str, product_id: UUID) -> str:
-    stem = product_rules.slug_of(name)
+    stem = product_keys.slug_of(name)
     numbered = [stem, *(f"{stem}-{number}" for number in range(2, 10))]
     taken = {row["slug"] for row in await product_queries.holders(slugs=numbered)}
     # A name that very many share is told apart by the id, whose end is random.

@@ -137,11 +137,11 @@ async def resume(actor: Actor, run_id: str, *, limits: Mapping[str, int] | None,
         await database.rows(
             """INSERT INTO job_runs (execution_id, job_id, tool_id, spider, input, limits, trigger, dataset_id,
                    resumed_from_id, only_changes, saves_products, is_seeded, items_scraped, items_rejected,
-                   items_unchanged, pages_crawled, errors_count, bytes_downloaded, requests_blocked, requests_robots,
-                   requests_throttled, requests_dropped)
+                   items_unchanged, items_skipped, pages_crawled, errors_count, bytes_downloaded, requests_blocked,
+                   requests_robots, requests_throttled, requests_dropped)
                SELECT $1, job_id, tool_id, spider, input, $3::jsonb, 'RESUME', dataset_id, execution_id,
                    only_changes, saves_products, is_seeded, items_scraped, items_rejected, items_unchanged,
-                   pages_crawled, errors_count, bytes_downloaded, requests_blocked, requests_robots,
+                   items_skipped, pages_crawled, errors_count, bytes_downloaded, requests_blocked, requests_robots,
                    requests_throttled, requests_dropped
                FROM job_runs WHERE execution_id = $2""",
             new_run_id,

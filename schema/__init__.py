@@ -40,6 +40,8 @@ from schema.product_files import ProductFilesMutation
 from schema.products import ProductsQuery
 from schema.project_commands import ProjectsMutation
 from schema.projects import ProjectsQuery
+from schema.properties import PropertiesQuery
+from schema.property_commands import PropertiesMutation
 from schema.run_commands import RunsMutation
 from schema.run_ledger import RunLedgerQuery
 from schema.runs import JobRun, RunsQuery
@@ -82,6 +84,7 @@ _QUERIES: tuple[type, ...] = (
     NotificationsQuery,
     PreferencesQuery,
     ProductsQuery,
+    PropertiesQuery,
 )
 _MUTATIONS: tuple[type, ...] = (
     SignInMutation,
@@ -107,6 +110,7 @@ _MUTATIONS: tuple[type, ...] = (
     PreferencesMutation,
     ProductsMutation,
     ProductFilesMutation,
+    PropertiesMutation,
 )
 _SUBSCRIPTIONS: tuple[type, ...] = (
     ExecutionsSubscription,

@@ -216,12 +216,15 @@ def job_of_run(row: Row, tool: Tool) -> Job:
     )
 
 
-@register_node(Prefix.JOB)
-async def _job_node(context: Context, job_id: UUID) -> Job | None:
+async def load_job(context: Context, job_id: UUID) -> Job | None:
+    """The job, if the actor may see it; loaded for all who ask in one turn."""
     if not context.actor.may(Permission.JOB_READ):
         return None
     row = await context.load(_load_jobs, job_id)
     return job_of(row) if row is not None and access.sees_job(context.actor, row["owner_id"]) else None
+
+
+register_node(Prefix.JOB)(load_job)
 
 
 async def _load_jobs(_context: Context, job_ids: list[UUID]) -> Sequence[Row | None]:

@@ -47,6 +47,7 @@ publish(
     MANUAL="An administrator.",
     IMPORT="A file that was imported.",
     DOCUMENT="A document that was read.",
+    CRAWL="A site where a crawl has found it.",
 )
 _KEYS: Final[dict[ProductOrderField, tuple[Column, ...]]] = {
     ProductOrderField.RELEVANCE: (("score", int),),
@@ -86,6 +87,22 @@ class ProductPrice:
     changed_at: datetime = strawberry.field(description="From when on.")
 
 
+@strawberry.type(description="A listing of a product on a site, as crawls have seen it.")
+class ProductSource:
+    """Where a product was found."""
+
+    source: str = strawberry.field(description="The site: its host, with a port that is not the usual one.")
+    source_id: str = strawberry.field(description="What tells the listing from others of the site.")
+    url: str = strawberry.field(description="The listing's page.")
+    price: Decimal | None = strawberry.field(description="What it costs there, when that could be read.")
+    currency: str | None = strawberry.field(description="Currency of that price (ISO 4217).")
+    first_seen_at: datetime = strawberry.field(description="When a crawl saw it first.")
+    last_seen_at: datetime = strawberry.field(description="When a crawl saw it last.")
+    gone_at: datetime | None = strawberry.field(
+        description="Since when it is gone: a complete run of its job did not see it any more."
+    )
+
+
 @strawberry.type(description="Something that is sold.")
 class Product(Node):
     """A product."""
@@ -121,6 +138,17 @@ class Product(Node):
     async def media(self, info: Info) -> list[ProductMedia]:
         """Loaded for all products of the answer at once."""
         return [_medium_of(row) for row in await info.context.load(_load_media, self.key)]
+
+    @strawberry.field(
+        description="Sites where crawls have found it, up to 100, those first that were found first. Empty for whoever "
+        "may not change products."
+    )
+    async def sources(self, info: Info) -> list[ProductSource]:
+        """Loaded for all products of the answer at once."""
+        return [
+            ProductSource(**{name: value for name, value in row.items() if name != "product_id"})
+            for row in await info.context.load(_load_sources, self.key)
+        ]
 
     @strawberry.field(description="What it cost, newest first.")
     async def price_history(
@@ -392,6 +420,11 @@ async def _load_products(context: Context, product_ids: list[UUID]) -> Sequence[
 
 async def _load_media(_context: Context, product_ids: list[UUID]) -> Sequence[list[Row]]:
     found = await product_media.of_products(product_ids)
+    return [found[product_id] for product_id in product_ids]
+
+
+async def _load_sources(context: Context, product_ids: list[UUID]) -> Sequence[list[Row]]:
+    found = await products.sources(context.actor, product_ids)
     return [found[product_id] for product_id in product_ids]
 
 

@@ -128,6 +128,10 @@ class JobRun(Execution, Node):
     trigger: RunTrigger = strawberry.field(description="What started it.")
     close_reason: CloseReason | None = strawberry.field(description="Why the crawl ended; null until it has.")
     items_scraped: BigInt = strawberry.field(description="Items stored, those of the runs it went on from included.")
+    items_skipped: BigInt = strawberry.field(
+        description="Items that could become no property or product, because they lack what one needs; they are items "
+        "all the same."
+    )
     pages_crawled: BigInt = strawberry.field(description="Pages fetched.")
     errors_count: BigInt = strawberry.field(description="Requests without a page, and faults while reading pages.")
     bytes_downloaded: BigInt = strawberry.field(description="Bytes of response bodies.")
@@ -362,6 +366,7 @@ def run_of(row: Row, context: Context) -> JobRun:
         trigger=RunTrigger(row["trigger"]),
         close_reason=CloseReason(row["close_reason"]) if row["close_reason"] else None,
         items_scraped=BigInt(row["items_scraped"]),
+        items_skipped=BigInt(row["items_skipped"]),
         pages_crawled=BigInt(row["pages_crawled"]),
         errors_count=BigInt(row["errors_count"]),
         bytes_downloaded=BigInt(row["bytes_downloaded"]),

@@ -31,7 +31,7 @@ class Migration(migrations.Migration):
         ops.AddConstraint(
             model_name="Property",
             constraint=CheckConstraint(
-                check="(area IS NULL) = (area_unit IS NULL) AND (area IS NULL) = (square_metres IS NULL)",
+                check="(area_unit IS NULL) = (square_metres IS NULL) AND (area IS NOT NULL OR area_unit IS NULL)",
                 name="properties_area_check",
             ),
         ),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 
@@ -17,6 +18,12 @@ class InputFault:
 
     path: tuple[str | int, ...]
     message: str
+
+
+class TypedDataset(StrEnum):
+    """Rows of a kind that the items of a spider become, beside being items."""
+
+    PROPERTIES = "PROPERTIES"
 
 
 def nothing_more(_spider_input: Mapping[str, Any]) -> Iterable[InputFault]:
@@ -40,6 +47,8 @@ class SpiderDefinition:
     """Where the class is, as `package.module:Class`; only crawler processes import it."""
     more_faults: Callable[[Mapping[str, Any]], Iterable[InputFault]] = nothing_more
     """What a schema cannot say: asked once an input fits the schema."""
+    dataset: TypedDataset | None = None
+    """What its items become; they must have the shape of the shipped spider's that has the same."""
 
 
 class SpiderUnusable(Exception):

@@ -48,6 +48,7 @@ class CrawlKind:
     async def run(self, work: Work) -> Outcome:
         """Crawl to the end and store the files; every end but a lost lease has files."""
         plan, progress = await _load(work)
+        await _warn(work, plan)
         await work.advance(0, stage="CRAWLING")
         closed = await self._crawl(work, plan, progress)
         await work.log.info(
@@ -145,6 +146,19 @@ async def _load(work: Work) -> tuple[Plan, Progress]:
         size=await _release(work, plan, is_crawler_lost=False),
     )
     return plan, progress
+
+
+async def _warn(work: Work, plan: Plan) -> None:
+    """Say in the log what the run will not do, although its job says so."""
+    text: str | None = None
+
+    async def read(connection: asyncpg.Connection) -> None:
+        nonlocal text
+        text = await datasets.warning(connection, plan)
+
+    await work.persist(read)
+    if text is not None:
+        await work.log.warning(text)
 
 
 async def _release(work: Work, plan: Plan, *, is_crawler_lost: bool) -> frontier.Size:

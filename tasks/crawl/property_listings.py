@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Final
 
+from tasks.crawl.contracts import TypedDataset
 from tasks.crawl.input_schemas import ALLOWED_DOMAINS, DRAFT, MAX_LIST_PAGES, PATTERN, START_URLS, extraction, selector
 
 
@@ -19,6 +20,7 @@ class AreaUnit(StrEnum):
 
 
 NAME: Final = "property_listings"
+DATASET: Final = TypedDataset.PROPERTIES
 CRAWLER_CLASS: Final = "tasks.crawl.crawler.spiders.property_listings:PropertyListingsSpider"
 TITLE: Final = "Property listings"
 DESCRIPTION: Final = (

@@ -38,6 +38,7 @@ SHIPPED: Final[Mapping[str, SpiderDefinition]] = MappingProxyType(
             module.output_schema,
             module.CRAWLER_CLASS,
             getattr(module, "more_faults", nothing_more),
+            getattr(module, "DATASET", None),
         )
         for module in (catalogue, property_listings, directory_search, sitemap, articles)
     }

@@ -268,7 +268,7 @@ _PRODUCTS = st.fixed_dictionaries(
         "name": _TEXT.filter(lambda text: 1 <= len(text.strip()) <= 60),
         "slug": st.from_regex(r"[a-z0-9]{1,8}(-[a-z0-9]{1,8}){0,2}", fullmatch=True),
         "description": _TEXT.map(lambda text: text.replace(",", "\n")),
-        "sku": st.none() | _TEXT.filter(lambda text: 1 <= len(product_rules.sku_key(text)) <= 20),
+        "sku": st.none() | _TEXT.filter(lambda text: 1 <= len(product_keys.sku_key(text)) <= 20),
         "ean": st.sampled_from([None, "4006381333931", "96385074"]),
         "price": st.none() | st.decimals("0", "9999999999.9999", places=4),
         "currency": st.just("EUR"),
@@ -345,4 +345,4 @@ def test_the_mark_of_fractions_is_found(tmp_path: Path, cells: list[str], semico
     ],
 )
 def test_check_digits_of_article_numbers(text: str, key: str | None) -> None:
-    assert product_rules.ean_key(text) == key
+    assert product_keys.ean_key(text) == key

@@ -46,6 +46,7 @@ WRITES: dict[str, set[str]] = {
     "deleteOcrJob": {"deleteOcrJob"},
     "deleteMedia": {"deleteMedia"},
     "deleteProduct": {"deleteProduct"},
+    "deleteProperty": {"deleteProperty"},
     "deleteProject": {"deleteProject"},
     "deleteScan": {"deleteScan"},
     "deleteTool": {"deleteTool"},

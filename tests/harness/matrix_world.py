@@ -58,6 +58,7 @@ SCHEDULED_JOB: Final = Kind(Prefix.JOB, "with a schedule")
 RUN: Final = Kind(Prefix.RUN, "ended")
 WAITING_RUN: Final = Kind(Prefix.RUN, "waiting")
 ITEM: Final = Kind(Prefix.ITEM)
+PROPERTY: Final = Kind(Prefix.PROPERTY)
 FILE: Final = Kind(Prefix.FILE)
 AUDIT_EVENT: Final = Kind(Prefix.AUDIT_EVENT)
 PROJECT: Final = Kind(Prefix.PROJECT)
@@ -271,6 +272,21 @@ async def _item(world: World) -> UUID:
     return UUID(int=number)
 
 
+async def _property(world: World) -> UUID:
+    made: UUID = await world.db.fetchval(
+        """INSERT INTO properties (id, owner_id, job_id, dataset_id, run_id, source, source_id, url, title, description,
+               images, price_id, first_seen_at, last_seen_at, last_changed_at, price_changed_at)
+           VALUES ($1, $2, $3, $1, $1, 'a.example', $1::text, 'https://a.example/1', $4, '', '[]', $1, now(), now(),
+               now(), now())
+           RETURNING id""",
+        new_id(),
+        world.user_id,
+        await _job(world),
+        f"House {world.mark}",
+    )
+    return made
+
+
 async def _file(world: World) -> UUID:
     made: UUID = await world.db.fetchval(
         """INSERT INTO output_files (id, run_id, format, key, filename, content_type, size, sha256, row_count,
@@ -480,6 +496,7 @@ MAKERS: Final[dict[Kind, Callable[[World], Awaitable[UUID]]]] = {
     SCHEDULED_JOB: _scheduled_job,
     RUN: _run,
     WAITING_RUN: _waiting_run,
+    PROPERTY: _property,
     ITEM: _item,
     FILE: _file,
     AUDIT_EVENT: _audit_event,
