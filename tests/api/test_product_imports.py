@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models import product_queries
+from models import product_keys, product_queries
 from models.ids import Prefix, encode_id
 from resolvers import product_csv, product_rules
 from resolvers.product_csv import COLUMNS, CsvDelimiter, DecimalMark
