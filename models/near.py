@@ -10,6 +10,8 @@ import math
 from typing import Final, NamedTuple
 
 EARTH_METRES: Final = 6_371_008.8
+DECIMALS: Final = 9
+"""Of degrees: a tenth of a millimetre. Far smaller differences underflow when they are squared, which is an error."""
 _SPARE_DEGREES: Final = 1e-6
 """More than rounding can take: what is in the circle must be in a box, the rest is the distance's to refuse."""
 
@@ -41,7 +43,10 @@ def boxes(latitude: float, longitude: float, kilometres: float) -> list[Box]:
 
 
 def distance_metres(latitude: str, longitude: str, *, of: str) -> str:
-    """SQL: metres from a point, given as two expressions, to the place of the row that `of` names (haversine)."""
+    """SQL: metres from a point, given as two expressions, to the place of the row that `of` names (haversine).
+
+    Degrees on both sides have `DECIMALS` decimals.
+    """
     north = f"power(sin(radians({of}.latitude - {latitude}) / 2), 2)"
     east = f"power(sin(radians({of}.longitude - {longitude}) / 2), 2)"
     share = f"{north} + cos(radians({latitude})) * cos(radians({of}.latitude)) * {east}"

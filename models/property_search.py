@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from models import database, keyset, near, search_words
@@ -47,8 +47,7 @@ class Between:
     max: Decimal | float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Near:
+class Near(NamedTuple):
     """A point and how far around it, in degrees and kilometres."""
 
     latitude: float
@@ -252,10 +251,11 @@ class Query:
         if around is None:
             return []
         boxes = []
-        for box in near.boxes(around.latitude, around.longitude, around.kilometres):
+        north_of_equator, east_of_greenwich = (round(each, near.DECIMALS) for each in around[:2])
+        for box in near.boxes(north_of_equator, east_of_greenwich, around.kilometres):
             south, west, north, east = (f"{self._put(each)}::float8" for each in box)
             boxes.append(f"p.place <@ box(point({west}, {south}), point({east}, {north}))")
-        latitude, longitude = f"{self._put(around.latitude)}::float8", f"{self._put(around.longitude)}::float8"
+        latitude, longitude = f"{self._put(north_of_equator)}::float8", f"{self._put(east_of_greenwich)}::float8"
         self._distance = near.distance_metres(latitude, longitude, of="p")
         return [f"({' OR '.join(boxes)})", f"{self._distance} <= {self._put(around.kilometres * 1000)}::float8"]
 

@@ -34,8 +34,8 @@ Info = strawberry.Info[Context, None]
 
 publish(
     PropertyOrderField,
-    "What a list of properties is sorted by. What does not say it comes last in ascending order.",
-    PRICE="Its currency, then its price.",
+    "What a list of properties is sorted by. What does not say it comes last in ascending order, in its currency.",
+    PRICE="Its currency, then its price; what has no currency comes behind all that have one.",
     AREA="Its area in square metres.",
     PRICE_PER_SQUARE_METRE="Its currency, then its price per square metre.",
     FIRST_SEEN="When a crawl saw it first.",

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from decimal import Context, Decimal
 from typing import Any, Final
 
+from models import near
 from tasks.crawl import found_values as values
 from tasks.crawl.property_listings import AreaUnit
 
@@ -90,4 +91,4 @@ def _rooms(value: Any) -> float | None:
 
 def _degrees(value: Any, most: int) -> float | None:
     found = values.number(value)
-    return None if found is None or abs(found) > most else float(found)
+    return None if found is None or abs(found) > most else round(float(found), near.DECIMALS)

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -91,16 +91,24 @@ class Home:
 
 
 class SacramentoSite:
-    """Callable that answers for the whole site; stateless but for what the server counts.
+    """Callable that answers for the whole site; stateless but for what the server counts and `change`.
 
     `count` takes only the first so many homes, for tests that need no more.
     """
 
     def __init__(self, *, count: int | None = None) -> None:
         self._count = count
+        self.homes = list(self._all)
+
+    def change(self, *, gone: Collection[int] = (), prices: Mapping[int, str] | None = None) -> None:
+        """From now on show all homes but those that are gone, at these prices or else their own."""
+        changed = prices or {}
+        self.homes = [
+            replace(home, price=changed.get(home.number, home.price)) for home in self._all if home.number not in gone
+        ]
 
     @cached_property
-    def homes(self) -> list[Home]:
+    def _all(self) -> list[Home]:
         """All 932, numbered from 1."""
         with CSV_FILE.open(newline="") as file:
             rows = list(csv.DictReader(file))[: self._count]
@@ -149,8 +157,10 @@ class SacramentoSite:
                 return Answer(status=302, headers={"Location": "/homes/loop-a"})
             case ["homes", "moved-to-12"]:
                 return Answer(status=301, headers={"Location": "/homes/12"})
-            case ["homes", number] if number.isdecimal() and 0 < int(number) <= len(self.homes):
-                return self._detail(self.homes[int(number) - 1], asked)
+            case ["homes", number] if number.isdecimal():
+                home = next((home for home in self.homes if home.number == int(number)), None)
+                if home is not None:
+                    return self._detail(home, asked)
         return Answer(_page("Gone", "<p>No such page.</p>"), status=404)
 
     def _detail(self, home: Home, asked: Asked) -> Answer:
