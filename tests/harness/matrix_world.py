@@ -276,13 +276,14 @@ async def _property(world: World) -> UUID:
     made: UUID = await world.db.fetchval(
         """INSERT INTO properties (id, owner_id, job_id, dataset_id, run_id, source, source_id, url, title, description,
                images, price_id, first_seen_at, last_seen_at, last_changed_at, price_changed_at)
-           VALUES ($1, $2, $3, $1, $1, 'a.example', $1::text, 'https://a.example/1', $4, '', '[]', $1, now(), now(),
+           VALUES ($1, $2, $3, $1, $1, 'a.example', $5, 'https://a.example/1', $4, '', '[]', $1, now(), now(),
                now(), now())
            RETURNING id""",
         new_id(),
         world.user_id,
         await _job(world),
         f"House {world.mark}",
+        secrets.token_hex(8),
     )
     return made
 
