@@ -30,7 +30,8 @@ _LASTING: Final = (
     FailureReason.REDIRECTS,
     FailureReason.UNSUPPORTED_CONTENT,
 )
-"""Why pages are not read today and would not be tomorrow; 404 and 410 are added where their text is."""
+_GONE_STATUSES: Final = (404, 410)
+"""Why pages are not read today and would not be tomorrow."""
 
 _SINGLE_PAGES: Final = frozenset({"read_listing"})
 """Callbacks of pages that show one listing: what is missing with such a page is that one."""
@@ -73,21 +74,20 @@ async def absorb(connection: asyncpg.Connection, plan: Plan, items: Sequence[Fou
 
 
 async def finish(connection: asyncpg.Connection, plan: Plan, *, is_complete: bool) -> None:
-    """The run ends with this transaction; `is_complete` says that it saw everything there is to see."""
+    """The run ends with this transaction; `is_complete`: it went as far as there was to go, whatever it could read."""
     table = await _table(connection, plan)
     if not is_complete or table is None:
-        return
-    if await connection.fetchval("SELECT is_incomplete FROM job_runs WHERE execution_id = $1", plan.run_id):
         return
     unread = await _unread(connection, plan)
     if len(unread) > MAX_UNREAD or any(row["callback"] not in _SINGLE_PAGES for row in unread):
         return
+    rejected = await connection.fetch("SELECT DISTINCT url FROM rejected_items WHERE dataset_id = $1", plan.dataset_id)
     await property_ledger.mark_gone(
         connection,
         table=table,
         job_id=plan.job_id,
         dataset_id=plan.dataset_id,
-        spared_urls=[row["url"] for row in unread],
+        spared_urls=[row["url"] for row in (*unread, *rejected)],
     )
 
 
@@ -122,10 +122,11 @@ async def _unread(connection: asyncpg.Connection, plan: Plan) -> list[asyncpg.Re
         await connection.fetch(
             """SELECT url, payload->>'callback' AS callback FROM crawl_requests
                WHERE dataset_id = $1 AND state = 'FAILED' AND failure_reason <> ALL($2::text[])
-                 AND NOT (failure_reason = 'HTTP_STATUS' AND coalesce(failure_detail, '') ~ ' (404|410)\\.$')
-               LIMIT $3""",
+                 AND (failure_reason <> 'HTTP_STATUS' OR coalesce((payload->>'status')::int, 0) <> ALL($3::int[]))
+               LIMIT $4""",
             plan.dataset_id,
             [reason.value for reason in _LASTING],
+            list(_GONE_STATUSES),
             MAX_UNREAD + 1,
         )
     )

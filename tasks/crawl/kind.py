@@ -78,8 +78,10 @@ class CrawlKind:
             await settling.settle_rest(connection, plan, closed.hosts)
             # What failed for other reasons than the crawl's own is no reason to call anything gone.
             is_complete = is_at_its_end and status is ExecutionStatus.SUCCEEDED and not found.is_incomplete
-            is_complete = is_complete and await _saw_all(connection, plan)
-            gone = await versions.mark_gone(connection, plan) if plan.only_changes and is_complete else None
+            is_complete = is_complete and not await _is_cut_by_depth(connection, plan)
+            gone: int | None = None
+            if plan.only_changes and is_complete and not await frontier.has_lost_pages(connection, plan.dataset_id):
+                gone = await versions.mark_gone(connection, plan)
             await connection.execute(
                 """UPDATE job_runs SET close_reason = $2, expected_items = $3, is_incomplete = $4, items_gone = $5
                    WHERE execution_id = $1""",
@@ -212,10 +214,9 @@ async def _completeness(work: Work, plan: Plan, progress: Progress) -> Completen
     return found
 
 
-async def _saw_all(connection: asyncpg.Connection, plan: Plan) -> bool:
-    """Whether nothing was left out by depth or by servers that did not answer."""
-    by_depth = await connection.fetchval("SELECT sum(depth) FROM run_hosts WHERE run_id = $1", plan.run_id)
-    return not by_depth and not await frontier.has_lost_pages(connection, plan.dataset_id)
+async def _is_cut_by_depth(connection: asyncpg.Connection, plan: Plan) -> bool:
+    """Whether links were left out for being too deep."""
+    return bool(await connection.fetchval("SELECT sum(depth) FROM run_hosts WHERE run_id = $1", plan.run_id))
 
 
 async def _judge(work: Work, plan: Plan, closed: Closed, progress: Progress) -> tuple[ExecutionStatus, Failure | None]:

@@ -399,18 +399,18 @@ async def gone_of(client: GraphQLClient, person: Person) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("url", "reason", "detail", "callback", "gone"),
+    ("url", "reason", "status", "callback", "gone"),
     [
-        ("https://homes.example/b", "HTTP_STATUS", "The server answered 404.", "read_listing", {"b", "c"}),
-        ("https://homes.example/b", "HTTP_STATUS", "The server answered 410.", "read_listing", {"b", "c"}),
-        ("https://homes.example/b", "HTTP_STATUS", "The server answered 503.", "read_listing", {"c"}),
-        ("https://homes.example/b", "TIMEOUT", "Too slow.", "read_listing", {"c"}),
-        ("https://homes.example/list?page=2", "TIMEOUT", "Too slow.", "read_list", set()),
+        ("https://homes.example/b", "HTTP_STATUS", 404, "read_listing", {"b", "c"}),
+        ("https://homes.example/b", "HTTP_STATUS", 410, "read_listing", {"b", "c"}),
+        ("https://homes.example/b", "HTTP_STATUS", 503, "read_listing", {"c"}),
+        ("https://homes.example/b", "TIMEOUT", None, "read_listing", {"c"}),
+        ("https://homes.example/list?page=2", "TIMEOUT", None, "read_list", set()),
         ("https://homes.example/private", "ROBOTS", None, "read_list", {"b", "c"}),
     ],
 )
 async def test_what_could_not_be_read_is_not_gone(
-    client: GraphQLClient, desk: Desk, url: str, reason: str, detail: str | None, callback: str, gone: set[str]
+    client: GraphQLClient, desk: Desk, url: str, reason: str, status: int | None, callback: str, gone: set[str]
 ) -> None:
     person = await new_user(client)
     first = await a_plan(desk, person)
@@ -419,13 +419,14 @@ async def test_what_could_not_be_read_is_not_gone(
     await see(desk, second, {"a": a_home()})
     await desk.pool.execute(
         """INSERT INTO crawl_requests (dataset_id, fingerprint, url, payload, depth, rank, state, starts,
-               failure_reason, failure_detail)
-           VALUES ($1, '\\x00', $2, jsonb_build_object('callback', $3::text), 0, 0, 'FAILED', 1, $4, $5)""",
+               failure_reason)
+           VALUES ($1, '\\x00', $2, jsonb_build_object('callback', $3::text, 'status', $5::int), 0, 0, 'FAILED', 1,
+               $4)""",
         second.dataset_id,
         url,
         callback,
         reason,
-        detail,
+        status,
     )
     await finish(desk, second, is_complete=False)
     assert await gone_of(client, person) == set()
@@ -452,10 +453,14 @@ async def test_a_run_says_nothing_of_what_others_saw_meanwhile_nor_of_sites_it_d
     await see(desk, long_one, {"a": a_home()})
     await finish(desk, long_one)
     assert await gone_of(client, person) == set()
-    incomplete = await a_plan(desk, person, job_of=first)
-    await see(desk, incomplete, {"a": a_home()})
-    await desk.pool.execute("UPDATE job_runs SET is_incomplete = true WHERE execution_id = $1", incomplete.run_id)
-    await finish(desk, incomplete)
+    rejecting = await a_plan(desk, person, job_of=first)
+    await see(desk, rejecting, {"a": a_home()})
+    await desk.pool.execute(
+        """INSERT INTO rejected_items (dataset_id, run_id, key, url, data, faults, rejected_at)
+           VALUES ($1, $1, 'b', 'https://homes.example/b', '{}', '[]', now())""",
+        rejecting.run_id,
+    )
+    await finish(desk, rejecting)
     assert await gone_of(client, person) == set()
     empty = await a_plan(desk, person, job_of=first)
     await finish(desk, empty)
