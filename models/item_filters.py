@@ -137,7 +137,7 @@ def _field(condition: FieldCondition, place: Callable[[Any], str]) -> str:
         case ItemOperator.EQ:
             held = _equal(found, [value], place)
         case ItemOperator.NE:
-            held = f"NOT coalesce({_equal(found, [value], place)}, false)"
+            held = f"NOT {_equal(found, [value], place)}"
         case ItemOperator.IN:
             held = _equal(found, value, place)
         case ItemOperator.EXISTS:
@@ -157,7 +157,7 @@ def _field(condition: FieldCondition, place: Callable[[Any], str]) -> str:
 
 
 def _equal(found: str, values: Sequence[Any], place: Callable[[Any], str]) -> str:
-    """Whether what was found equals one of the values."""
+    """Whether what was found equals one of the values; never null."""
     numbers = [repr(value) for value in values if is_number(value)]
     others = [to_json(value) for value in values if value is not None and not is_number(value)]
     ways = []

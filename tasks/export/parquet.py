@@ -88,6 +88,7 @@ def write_parquet(
                 for column, name, field in zip(columns, names, schema, strict=True)
             ]
             writer.write_batch(pyarrow.record_batch(arrays, schema=schema))
+            del group, arrays  # or there would be two of them while the next one is read
 
 
 def _arrow(pyarrow: Any, name: str) -> Any:

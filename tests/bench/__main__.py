@@ -9,6 +9,7 @@ from tests.bench import (
     candidates,
     deployments,
     enqueue,
+    exports,
     limits,
     log_lines,
     logins,
@@ -26,6 +27,7 @@ from tests.bench import (
 BENCHES = {
     "candidates": candidates.main,
     "enqueue": enqueue.main,
+    "exports": exports.main,
     "limits": limits.main,
     "logins": logins.main,
     "log_lines": log_lines.main,

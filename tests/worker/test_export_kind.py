@@ -20,8 +20,10 @@ from pyarrow import parquet
 from redis.asyncio import Redis
 
 from adapters import storage
+from models import item_export_queries
 from models.database import to_json
 from models.ids import Prefix, encode_id, new_id
+from models.item_filters import EVERYTHING
 from tasks.account_purge import purge
 from tasks.export.upkeep import sweep_once
 from tasks.outbox import NotYet
@@ -373,6 +375,23 @@ async def test_a_run_has_the_items_of_those_it_went_on_from_and_not_of_its_succe
             second = encode_id(Prefix.RUN, later)
     assert (await office.made(person, second)).splitlines() == [b'{"n":1}', b'{"n":2}'], "also while it waits"
     assert (await office.made(person, first)).splitlines() == [b'{"n":1}']
+
+
+async def test_what_is_found_after_an_export_began_is_not_in_it(office: Office, person: Person) -> None:
+    run_id = await office.crawled(person, [{"n": 1}, {"n": 2}])
+    export = await office.ask(person, run_id)
+    plan = await item_export_queries.plan(office.pool, uuid_in(export["id"]))
+    assert plan is not None
+    await office.pool.execute(
+        """INSERT INTO items (dataset_id, run_id, key, url, data, scraped_at)
+           VALUES ($1, $1, 'late', '', '{"n": 3}', now())""",
+        uuid_in(run_id),
+    )
+    bounds = {"dataset_id": plan["dataset_id"], "run_id": plan["run_id"], "last": plan["last_item"]}
+    page = await item_export_queries.items(office.pool, after=0, filter=EVERYTHING, **bounds)
+    assert page["lines"] == b'{"n": 1}\n{"n": 2}'
+    page = await item_export_queries.items(office.pool, after=page["last_id"], filter=EVERYTHING, **bounds)
+    assert (page["looked_at"], page["lines"]) == (0, None), "the export ends although the run goes on"
 
 
 async def test_items_larger_than_a_page_go_one_by_one(office: Office, person: Person, worker: Program) -> None:
