@@ -65,7 +65,9 @@ def import_path(checkout: Path) -> list[str]:
 def _checked(name: str, definition: object) -> SpiderDefinition:
     """The contract, if it is one that clients can be shown and inputs be held against; raises SpiderUnusable."""
     if not isinstance(definition, SpiderDefinition):
-        raise SpiderUnusable(f"the entry point leads to a {type(definition).__name__}, not to a SpiderDefinition")
+        raise SpiderUnusable(
+            f"the entry point leads to no SpiderDefinition, but to something of type {type(definition).__name__}"
+        )
     if not _NAME.fullmatch(name) or definition.name != name:
         raise SpiderUnusable(f"the contract's name is {definition.name!r}; a to z, digits and _, as the entry point's")
     if not _CLASS.fullmatch(definition.crawler_class):

@@ -328,6 +328,40 @@ async def test_articles_are_read_as_they_were_written(crawls: Crawls, site: Site
     assert found["/graph/ofen"]["dateModified"] == "2025-01-02"
 
 
+# -- addresses
+
+
+@pytest.mark.parametrize(
+    ("spider", "config", "path"),
+    [
+        ("articles", {"sitemaps": ["http://a.example/", "http://169.254.169.254/feed"]}, ["sitemaps", 1]),
+        ("sitemap", {"startUrls": ["http://10.0.0.1/sitemap.xml"]}, ["startUrls", 0]),
+        (
+            "directory_search",
+            {
+                "urlTemplate": "http://[::1]/{state}",
+                "state": "CA",
+                "entries": {"css": "li"},
+                "name": {"css": "b"},
+            },
+            ["urlTemplate"],
+        ),
+    ],
+)
+async def test_no_key_of_an_input_leads_to_an_address_that_is_not_public(
+    spider: str, config: dict[str, Any], path: list[str | int], client: GraphQLClient, admin: Person
+) -> None:
+    given = {"name": "Guarded", "category": "tests", "spider": spider}
+    tool = (await client.run(CREATE_TOOL, {"input": given}, token=admin.token))["createTool"]["tool"]
+    create = "mutation Make($input: CreateJobInput!) { createJob(input: $input) { job { id } } }"
+    job = {"name": "Guarded", "toolId": tool["id"], "config": config}
+    with pytest.raises(GraphQLFailure) as refusal:
+        await client.run(create, {"input": job}, token=admin.token)
+    assert refusal.value.code == "VALIDATION_ERROR"
+    assert refusal.value.extensions["details"]["reason"] == "BLOCKED_URL"
+    assert refusal.value.extensions["details"]["path"] == ["input", "config", *path]
+
+
 # -- spiders of other packages
 
 
@@ -444,6 +478,6 @@ async def test_a_faulty_installed_spider_costs_nobody_else_and_says_why(
     told = {line.split()[0]: line for line in lines if " faulty-spiders 1.2 " in line}
     assert set(told) == {"absent", "leaves", "number", "bad_schema", "catalogue", "without_class"}, looked.stdout
     assert "has this name" in told["catalogue"]
-    assert "to a int" in told["number"]
+    assert "of type int" in told["number"]
     assert "nonsense" in told["bad_schema"]
     assert "SystemExit" in told["leaves"]
