@@ -76,8 +76,8 @@ async def create(
     made_before = await earlier(owner_id, _CREATE, idempotency_key, request=request)
     if made_before is not None:
         return await _made_before(made_before, run=run)
-    tool = await _usable_tool(actor, tool_id)
-    spider_input = await _checked_input(tool, job_inputs.merged(given), given)
+    tool = await usable_tool(actor, tool_id)
+    spider_input = await checked_input(tool, job_inputs.merged(given), given)
 
     async def make() -> None:
         nonlocal run_id
@@ -85,7 +85,7 @@ async def create(
         if not await job_queries.insert(
             job_id, owner_id=owner_id, tool_id=tool["tool_id"], name=valid_name, input=spider_input, settings=settings
         ):
-            raise _inactive()
+            raise inactive()
         await _record(actor, _CREATE, job_id, name=valid_name, tool=str(tool["tool_id"]))
         if run:
             run_id = await runs.start(actor, {"id": job_id, "owner_id": owner_id}, limits=checked_limits)
@@ -112,7 +112,7 @@ async def update(actor: Actor, job_id: str, *, name: str | None, parts: Parts, s
         spider_input = None
         if given:
             stored = await input_of(row["id"])
-            spider_input = await _checked_input(row, job_inputs.merged(given, stored=stored), given)
+            spider_input = await checked_input(row, job_inputs.merged(given, stored=stored), given)
         async with unit_of_work():
             if await job_queries.update(
                 row["id"], seen_at=row["updated_at"], name=valid_name, input=spider_input, settings=settings
@@ -180,17 +180,19 @@ def _check_settings(actor: Actor, settings: JobSettings) -> None:
         raise ValidationFailed("`alarmPercent` must be between 0 and 100.", path=["input", "alarmPercent"])
 
 
-async def _usable_tool(actor: Actor, tool_id: str) -> Row:
+async def usable_tool(actor: Actor, tool_id: str) -> Row:
+    """An active tool; raises NotFound or Conflict."""
     try:
         tool = await access.tool(actor, tool_id, to=Permission.TOOL_READ, even_inactive=True)
     except NotFound as error:
         raise NotFound(error.message, path=["input", "toolId"]) from None
     if not tool["tool_is_active"]:
-        raise _inactive()
+        raise inactive()
     return tool
 
 
-async def _checked_input(tool: Row, spider_input: dict[str, Any], given: Parts) -> dict[str, Any]:
+async def checked_input(tool: Row, spider_input: dict[str, Any], given: Parts) -> dict[str, Any]:
+    """The input, if it fits the tool and its spider; raises as `job_inputs.check`."""
     schemas = await tools.input_schemas([tool["tool_id"]])
     if tool["tool_id"] not in schemas:
         raise NotFound("The tool is gone.", path=["input", "toolId"])
@@ -225,7 +227,8 @@ async def _existing(job_id: UUID) -> Row:
     return job
 
 
-def _inactive() -> Conflict:
+def inactive() -> Conflict:
+    """The refusal of a tool that is switched off."""
     return Conflict("The tool is not active; no job can be made with it.", path=["input", "toolId"])
 
 

@@ -27,6 +27,9 @@ from settings import Settings
 NODES_PER_CALL: Final = 50
 """An operation that may ask for more nodes counts once for each fifty of them, and at most for a whole minute."""
 
+PREVIEW_CALLS: Final = 20
+"""A preview of a crawl counts as so many calls."""
+
 
 @dataclass(slots=True)
 class Notes:
@@ -100,6 +103,14 @@ async def count_operation(actor: Actor, nodes: int) -> None:
     policy = _opened.calls
     weight = min(max(1, -(-nodes // NODES_PER_CALL)), policy.limit)
     await _take([Charge(policy, _caller(actor), weight)], _TOO_MANY_CALLS, actor.origin)
+
+
+async def count_preview(actor: Actor) -> None:
+    """Charge a preview of a crawl, which is a process for seconds, beside its operation; raises RateLimitExceeded."""
+    if _opened is not None:
+        policy = _opened.calls
+        charges = [Charge(policy, _caller(actor), min(PREVIEW_CALLS, policy.limit))]
+        await _take(charges, _TOO_MANY_CALLS, actor.origin)
 
 
 @asynccontextmanager

@@ -35,6 +35,7 @@ from schema.oauth_sign_in import OAuthSignInMutation, OAuthSignInQuery
 from schema.ocr_commands import OcrJobsMutation
 from schema.ocr_jobs import OcrJob, OcrJobsQuery
 from schema.preferences import PreferencesMutation, PreferencesQuery
+from schema.previews import PreviewsMutation
 from schema.product_commands import ProductsMutation
 from schema.product_files import ProductFilesMutation
 from schema.products import ProductsQuery
@@ -97,6 +98,7 @@ _MUTATIONS: tuple[type, ...] = (
     JobsMutation,
     SchedulesMutation,
     RunsMutation,
+    PreviewsMutation,
     ItemExportsMutation,
     ProjectsMutation,
     DeploymentsMutation,

@@ -55,6 +55,8 @@ class Context:
     response: ResponseHeaders | None = None
     cost: int = 0
     request_id: str | None = None
+    left: Callable[[], Awaitable[None]] | None = None
+    """Ends when whoever asked has hung up; None where nobody can tell, or the work is cancelled then anyway."""
     _loaders: dict[Any, DataLoader[Any, Any]] = field(default_factory=dict)
 
     @property

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Any, Final
 
 from graphql import OperationType
@@ -109,6 +110,7 @@ class GraphQLEndpoint:
         request = operation_request(read_json(await self._body(receive, origin)))
         caller = await self.gate.caller_of(headers, origin)
         context = self._context(caller, origin)
+        context.left = partial(_until_left, receive)
         if forms[0] is Form.EVENTS:
             await self._stream(request, caller, context, scope, receive, send)
             return
@@ -201,6 +203,12 @@ async def _chunks(receive: Receive) -> AsyncGenerator[bytes, None]:
         yield message.get("body", b"")
         if not message.get("more_body", False):
             return
+
+
+async def _until_left(receive: Receive) -> None:
+    """Ends when the connection does; to be asked once the body has arrived."""
+    while (await receive())["type"] != "http.disconnect":
+        continue
 
 
 def _late(origin: Origin) -> _Answered:

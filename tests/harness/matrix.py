@@ -73,6 +73,8 @@ ID_ARGUMENTS: Final[Mapping[Place, tuple[Kind, ...]]] = {
     ("Mutation.updateTool", "input.id"): (worlds.TOOL,),
     ("Mutation.deleteTool", "input.id"): (worlds.TOOL,),
     ("Mutation.createJob", "input.toolId"): (worlds.TOOL,),
+    ("Mutation.previewJob", "input.toolId"): (worlds.TOOL,),
+    ("Mutation.previewJob", "input.jobId"): (worlds.JOB,),
     ("Mutation.updateJob", "input.id"): (worlds.JOB,),
     ("Mutation.deleteJob", "input.id"): (worlds.JOB,),
     ("Mutation.runJob", "input.jobId"): (worlds.JOB,),
