@@ -449,6 +449,19 @@ async def test_a_full_queue_refuses_scheduled_runs_too(world: World, owner: Pers
     assert (await world.schedule(owner, job))["isPaused"] is False
 
 
+async def test_pages_of_a_day_that_are_used_up_refuse_scheduled_runs_too(world: World, owner: Person) -> None:
+    job = await world.scheduled(owner)
+    await world.db.execute(
+        "INSERT INTO crawl_days (owner_id, day, pages) VALUES ($1, (now() AT TIME ZONE 'UTC')::date, $2)",
+        uuid_of(owner),
+        world.settings.crawl_pages_per_day,
+    )
+    await make_due(world.db, job)
+    await world.fire()
+    assert await world.history(job) == [("REFUSED", "DAILY_LIMIT")]
+    assert await runs(world.db, job) == []
+
+
 async def test_schedules_that_cannot_be_fired_hold_no_other_up(world: World, owner: Person) -> None:
     faulty, healthy = await world.scheduled(owner), await world.scheduled(owner)
     held = await world.scheduled(await new_user(world.client))
