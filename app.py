@@ -30,7 +30,7 @@ from adapters import events, github, openid
 from adapters.storage import Storage, open_storage
 from adapters.structured_logs import set_up_logging
 from models import database
-from resolvers import access_tokens, limits, sessions, standing
+from resolvers import access_tokens, limits, sessions, standing, statistics_cache
 from schema import (
     account_pages,
     build_schema,
@@ -162,6 +162,7 @@ async def _opened(app: Starlette, settings: Settings, cache: SiteCache) -> Async
         stack.enter_context(app.state.health.loop_lag.watched())
         await stack.enter_async_context(limits.opened(settings))
         await stack.enter_async_context(cache.opened(events.hub()))
+        stack.enter_context(statistics_cache.views.opened(events.hub()))
         yield
 
 

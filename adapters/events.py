@@ -31,6 +31,7 @@ from models.events import (
     OutboxFilled,
     SessionsChanged,
     SiteChanged,
+    TotalsChanged,
 )
 from models.transaction import after_commit
 from settings import Settings
@@ -244,6 +245,8 @@ def _keys(event: Event) -> tuple[Hashable, ...]:
             return (("notifications", event.user_id),)
         case OutboxFilled():
             return (("outbox",),)
+        case TotalsChanged():
+            return (("totals", event.owner_id),)
 
 
 def _encode(event: Event) -> bytes:
@@ -263,6 +266,8 @@ def _encode(event: Event) -> bytes:
             return orjson.dumps(["notifications", str(event.user_id)])
         case OutboxFilled():
             return orjson.dumps(["outbox"])
+        case TotalsChanged():
+            return orjson.dumps(["totals", str(event.owner_id)])
 
 
 def _decode(data: bytes) -> Event | None:
@@ -284,6 +289,8 @@ def _decode(data: bytes) -> Event | None:
                 return NotificationAdded(UUID(values[0]))
             case "outbox":
                 return OutboxFilled()
+            case "totals":
+                return TotalsChanged(UUID(values[0]))
             case _:
                 return None
     except (ValueError, TypeError, IndexError):

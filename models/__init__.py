@@ -1,5 +1,6 @@
 """Tables, invariants, state transitions and queries. Tortoise finds the models through this module."""
 
+from models.analytics import ExecutionFact, Rollup, RollupDelta
 from models.audit import AuditEvent
 from models.connections import Identity, OAuthConnection
 from models.crawl_ledger import CrawlDay, ItemVersion, RejectedItem, RunHost
@@ -38,6 +39,7 @@ __all__ = [
     "EnvironmentVariable",
     "Execution",
     "ExecutionEvent",
+    "ExecutionFact",
     "IdempotencyKey",
     "Identity",
     "Item",
@@ -67,6 +69,8 @@ __all__ = [
     "RecoveryCode",
     "RejectedItem",
     "RiskTriage",
+    "Rollup",
+    "RollupDelta",
     "RunHost",
     "Scan",
     "ScanRisk",

@@ -58,6 +58,20 @@ class OutboxFilled:
     """The outbox has a message that need not wait for the next look."""
 
 
+@dataclass(frozen=True, slots=True)
+class TotalsChanged:
+    """Something that is counted came or went without an execution to tell of: a project, or what was deleted."""
+
+    owner_id: UUID
+
+
 Event = (
-    ExecutionChanged | LogAppended | CancelRequested | SessionsChanged | SiteChanged | NotificationAdded | OutboxFilled
+    ExecutionChanged
+    | LogAppended
+    | CancelRequested
+    | SessionsChanged
+    | SiteChanged
+    | NotificationAdded
+    | OutboxFilled
+    | TotalsChanged
 )

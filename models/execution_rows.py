@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from models import database
+from models import database, deployments, jobs, scans
 from models.database import Row
 from models.permissions import Actor
 from models.tools import containing
@@ -66,6 +66,8 @@ LEFT JOIN item_exports x ON x.execution_id = e.id
 """
 
 _SELECT: Final = _COLUMNS + _FROM
+
+_NEWEST: Final = {"deployments": deployments.KIND, "job_runs": jobs.KIND, "scans": scans.KIND}
 
 
 async def find(execution_ids: Sequence[UUID]) -> dict[UUID, Row]:
@@ -182,6 +184,27 @@ async def active(owner_id: UUID | None, *, since_seconds: float, limit: int) -> 
         _earliest_id(time.time() - since_seconds),
         limit,
     )
+
+
+async def newest(*, owner_id: UUID | None, project_ids: frozenset[UUID] | None, limit: int) -> list[Row]:
+    """The newest deployments, job runs and scans of an owner, of certain projects or of all: so many of each kind.
+
+    Newest first. Projects have deployments alone.
+    """
+    if project_ids is not None:
+        value: Any = list(project_ids)
+        ids = ["SELECT execution_id FROM deployments WHERE project_id = ANY($1::uuid[])"]
+    else:
+        value = owner_id
+        # Each by an index of its own: the executions of one kind may lie far behind those of the others.
+        ids = [
+            f"SELECT execution_id FROM {table} WHERE $1::uuid IS NULL"  # noqa: S608 - constants of this module
+            if owner_id is None
+            else f"SELECT id AS execution_id FROM executions WHERE owner_id = $1::uuid AND kind = '{kind}'"  # noqa: S608
+            for table, kind in _NEWEST.items()
+        ]
+    arrays = " || ".join(f"ARRAY({found} ORDER BY execution_id DESC LIMIT $2)" for found in ids)
+    return await database.rows(f"{_SELECT} WHERE e.id = ANY({arrays}) ORDER BY e.id DESC", value, limit)
 
 
 async def history(execution_id: UUID) -> list[Row]:

@@ -8,7 +8,7 @@ their dataset, so a page that is crawled again after a crash adds nothing twice.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from tortoise import fields
 from tortoise.contrib.postgres.indexes import PostgreSQLIndex
@@ -21,6 +21,8 @@ from models.executions import Execution
 from models.ids import new_id
 from models.tools import Tool
 from models.users import User
+
+KIND: Final = "CRAWL"
 
 
 class CloseReason(StrEnum):

@@ -121,6 +121,7 @@ TOKEN_SCOPES: dict[Permission, TokenScope | None] = {
 
 PROJECT_PERMISSIONS = frozenset(
     {
+        Permission.ANALYTICS_READ,
         Permission.EXECUTION_READ,
         Permission.EXECUTION_CANCEL,
         Permission.DEPLOYMENT_READ,

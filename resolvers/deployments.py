@@ -17,7 +17,7 @@ from models import deployment_queries, execution_rows, project_queries, site_que
 from models.audit import AuditEvent
 from models.database import Row
 from models.deployments import KIND, DeploymentTrigger
-from models.events import ExecutionChanged, SiteChanged
+from models.events import ExecutionChanged, SiteChanged, TotalsChanged
 from models.executions import ExecutionStatus
 from models.idempotency import once
 from models.ids import new_id
@@ -167,6 +167,7 @@ async def delete(actor: Actor, deployment_id: str) -> None:
         if found["log_key"]:
             projects.delete_objects_after_commit([found["log_key"]])
         await events.publish(SiteChanged(found["project_id"]))
+        await events.publish(TotalsChanged(row["owner_id"]))
         await outbox.post("site.garbage", str(row["id"]), {"projectId": str(found["project_id"])})
 
 

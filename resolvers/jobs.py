@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from adapters import storage
+from adapters import events, storage
 from errors import Conflict, NotFound, Unauthorized, ValidationFailed
 from models import database, job_queries, tools
 from models.audit import AuditEvent
 from models.database import Row
+from models.events import TotalsChanged
 from models.idempotency import earlier, once
 from models.ids import new_id
 from models.job_queries import UNSET, JobSettings
@@ -140,6 +141,7 @@ async def delete(actor: Actor, job_id: str) -> None:
         objects = await job_queries.stored_objects(row["id"])
         await job_queries.delete(row["id"])
         await _record(actor, "deleteJob", row["id"], name=row["name"], owner=str(row["owner_id"]))
+        await events.publish(TotalsChanged(row["owner_id"]))
         for start in range(0, len(objects), OBJECTS_PER_EFFECT):
             _delete_after_commit(objects[start : start + OBJECTS_PER_EFFECT])
 

@@ -23,7 +23,7 @@ from models import project_queries
 from models.audit import AuditEvent
 from models.database import Row
 from models.deployments import DeploymentTrigger
-from models.events import SiteChanged
+from models.events import SiteChanged, TotalsChanged
 from models.idempotency import earlier, once
 from models.ids import new_id
 from models.permissions import Actor, Origin, Permission
@@ -112,6 +112,7 @@ async def create(
                 )
             columns["slug"] = _slug_of(valid_name)
         await _record(actor, _CREATE, project_id, name=valid_name, repository=columns["repository"])
+        await events.publish(TotalsChanged(owner_id))
         await _tell_hook(project_id, columns)
 
     async with unit_of_work():
@@ -161,6 +162,7 @@ async def delete(actor: Actor, project_id: str) -> None:
         await _remove_hook(row)
         await outbox.post("site.removal", str(row["id"]), {"projectId": str(row["id"])})
         await events.publish(SiteChanged(row["id"]))
+        await events.publish(TotalsChanged(row["owner_id"]))
         for start in range(0, len(logs), OBJECTS_PER_EFFECT):
             delete_objects_after_commit(logs[start : start + OBJECTS_PER_EFFECT])
 

@@ -21,7 +21,7 @@ from errors import Conflict, SwitchyardError, Unauthorized, ValidationFailed
 from models import execution_commands, execution_rows, scan_queries
 from models.audit import AuditEvent
 from models.database import Row
-from models.events import ExecutionChanged
+from models.events import ExecutionChanged, TotalsChanged
 from models.executions import ExecutionStatus
 from models.idempotency import earlier, once
 from models.ids import new_id
@@ -142,6 +142,7 @@ async def delete(actor: Actor, scan_id: str) -> None:
             target_id=row["id"],
             details={"owner": str(row["owner_id"]), "risks": found["risk_count"]},
         )
+        await events.publish(TotalsChanged(row["owner_id"]))
         keys = [key for key in (found["file_key"], found["log_key"]) if key]
         if keys:
             after_commit(lambda: storage.current().delete(keys))

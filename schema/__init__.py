@@ -17,8 +17,10 @@ from strawberry.schema.config import StrawberryConfig
 from schema import uploads
 from schema.access_tokens import AccessTokensMutation, AccessTokensQuery
 from schema.account import AccountMutation, AccountQuery
+from schema.analytics import AnalyticsQuery
 from schema.audit import AuditQuery
 from schema.candidate_commands import CandidatesMutation
+from schema.dashboard import DashboardQuery
 from schema.deployment_commands import DeploymentsMutation
 from schema.deployments import Deployment, DeploymentsQuery
 from schema.detection import DetectionQuery
@@ -86,6 +88,8 @@ _QUERIES: tuple[type, ...] = (
     PreferencesQuery,
     ProductsQuery,
     PropertiesQuery,
+    DashboardQuery,
+    AnalyticsQuery,
 )
 _MUTATIONS: tuple[type, ...] = (
     SignInMutation,

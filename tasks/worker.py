@@ -37,6 +37,7 @@ from tasks import (
     retention,
     schedule_news,
     scheduler,
+    rollups,
     sweeper,
 )
 from tasks.build import upkeep
@@ -127,6 +128,8 @@ async def run(
                 )
             )
             helpers.append(group.create_task(export_upkeep.sweep(pool, storage), name="export-sweep"))
+            folding = periodic.every(rollups.FOLD_SECONDS, "rollups", pool, partial(rollups.fold, pool))
+            helpers.append(group.create_task(folding, name="rollups"))
             helpers += [
                 group.create_task(doorman.answer(settings, engine, kind), name=f"doorman-{kind}") for kind in offered
             ]

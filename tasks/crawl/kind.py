@@ -12,7 +12,7 @@ from typing import Final
 import asyncpg
 
 from adapters.storage import Storage, StorageUnavailable
-from models import crawl_usage
+from models import crawl_usage, jobs
 from models.database import from_json
 from models.executions import ExecutionStatus, Failure, FailureCode
 from models.jobs import CloseReason
@@ -25,7 +25,7 @@ from tasks.crawl.plan import Plan
 from tasks.crawl.spiders import output_columns
 from tasks.work import Outcome, Work
 
-KIND: Final = "CRAWL"
+KIND: Final = jobs.KIND
 _FAILED: Final = ExecutionStatus.FAILED
 MAX_IDLE_LOSSES: Final = frontier.MAX_STARTS + 1
 """So many crawlers in a row may die without having settled anything; one page alone must not get there."""

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 
 from tests.bench import (
+    analytics,
     candidates,
     deployments,
     enqueue,
@@ -25,6 +26,7 @@ from tests.bench import (
 )
 
 BENCHES = {
+    "analytics": analytics.main,
     "candidates": candidates.main,
     "enqueue": enqueue.main,
     "exports": exports.main,

@@ -48,6 +48,7 @@ ID_ARGUMENTS: Final[Mapping[Place, tuple[Kind, ...]]] = {
     ("Query.itemExport", "id"): (worlds.ITEM_EXPORT, worlds.WAITING_ITEM_EXPORT),
     ("Query.project", "id"): (worlds.PROJECT,),
     ("Query.deployments", "filter.projectId"): (worlds.PROJECT,),
+    ("Query.analytics", "projectId"): (worlds.PROJECT,),
     ("Query.deployment", "id"): (worlds.DEPLOYMENT, worlds.WAITING_DEPLOYMENT),
     ("Query.mediaItem", "id"): (worlds.MEDIUM,),
     ("Query.scans", "filter.mediaId"): (worlds.MEDIUM,),
