@@ -35,9 +35,9 @@ from tasks import (
     periodic,
     queue,
     retention,
+    rollups,
     schedule_news,
     scheduler,
-    rollups,
     sweeper,
 )
 from tasks.build import upkeep
