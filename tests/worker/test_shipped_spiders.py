@@ -287,7 +287,7 @@ async def test_pages_of_foreign_hosts_are_dropped_and_counted(site: SiteServer) 
     given = {"startUrls": [f"{site.url}/maps/plain.xml"], "includePatterns": ["elsewhere", "/pages/1$"]}
     crawler = await crawl(start_message("sitemap", given, allowed=[site.allowed_host]))
     assert [item["loc"] for item in crawler.frontier.items.values()] == [f"{site.url}/pages/1"]
-    assert crawler.stats[-1]["dropped"]["offSite"] == 1
+    assert crawler.hosts["offSite"] == 1
 
 
 # -- articles
