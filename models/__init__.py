@@ -21,6 +21,7 @@ from models.scans import RiskTriage, Scan, ScanRisk
 from models.schedules import JobSchedule, ScheduleTick
 from models.sessions import Session
 from models.sites import DeploymentFile, SiteAlias, SiteBlob, SitePublication
+from models.status import Incident, IncidentUpdate, ServiceChange, ServiceCheck, ServiceCondition, ServiceHour
 from models.ticks import Tick
 from models.tools import Tool
 from models.users import User
@@ -42,6 +43,8 @@ __all__ = [
     "ExecutionFact",
     "IdempotencyKey",
     "Identity",
+    "Incident",
+    "IncidentUpdate",
     "Item",
     "ItemExport",
     "ItemVersion",
@@ -75,6 +78,10 @@ __all__ = [
     "Scan",
     "ScanRisk",
     "ScheduleTick",
+    "ServiceChange",
+    "ServiceCheck",
+    "ServiceCondition",
+    "ServiceHour",
     "Session",
     "SiteAlias",
     "SiteBlob",
