@@ -299,6 +299,12 @@ class Settings(BaseSettings):
     smtp_password: SecretStr | None = Field(None, description="Password at the mail server")
     mail_from: str = Field("Switchyard <switchyard@localhost>", description="Sender of mail")
 
+    # -- status page
+    status_probes: bool = Field(True, description="Whether workers probe the service every 30 s for the status page")
+    status_api_url: str | None = Field(
+        None, description="Where workers reach the API for that; without one at BASE_URL"
+    )
+
     # -- limits of the GraphQL surface
     max_body_bytes: int = Field(1_048_576, ge=1_024, description="Largest HTTP body of an operation")
     body_timeout_seconds: float = Field(30.0, gt=0, le=600, description="How long a request may take to arrive")
@@ -358,9 +364,11 @@ class Settings(BaseSettings):
                 raise ValueError(f"{path!r} is no absolute path of a folder")
         return value
 
-    @field_validator("base_url", "github_url", "github_api_url", "google_issuer")
+    @field_validator("base_url", "github_url", "github_api_url", "google_issuer", "status_api_url")
     @classmethod
-    def _no_trailing_slash(cls, value: str) -> str:
+    def _no_trailing_slash(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
         if not value.startswith(("http://", "https://")):
             raise ValueError("must start with http:// or https://")
         return value.rstrip("/")

@@ -102,6 +102,7 @@ class AiService:
     def __init__(self, session: aiohttp.ClientSession, url: str, breaker: CircuitBreaker) -> None:
         self._session = session
         self._url = URL(url.rstrip("/") + "/scan")
+        self._health_url = URL(url.rstrip("/") + "/healthz")
         self._breaker = breaker
 
     async def scan(self, document: str | Upload, *, force_llm: bool) -> Answer:
@@ -118,6 +119,21 @@ class AiService:
                 "The AI service failed several times in a row and is left alone; "
                 f"it is tried again in {error.retry_after_seconds:.0f} s."
             ) from None
+
+    async def probe(self) -> None:
+        """Whether the service answers and scans of late did not fail; raises Unavailable.
+
+        It is asked for `/healthz`, which the contract does not have, so any answer but a fault of the server will do: a
+        scan every half minute could cost its owner money. What scans met with, the breaker tells.
+        """
+        if await self._breaker.is_open():
+            raise Unavailable("The AI service failed several times in a row.")
+        try:
+            async with self._session.get(self._health_url, allow_redirects=False) as response:
+                if response.status >= 500:
+                    raise Unavailable(f"The AI service answered with status {response.status}.")
+        except (aiohttp.ClientError, OSError) as error:
+            raise Unavailable(f"The AI service cannot be reached: {type(error).__name__}.") from None
 
     async def _scan(self, document: str | Upload, *, force_llm: bool) -> Answer:
         form = _Form(document, force_llm=force_llm)

@@ -34,6 +34,13 @@ if left > 0 then return left end
 if redis.call('SET', KEYS[2], ARGV[4], 'NX', 'PX', ARGV[3]) then return 0 end
 return redis.call('PTTL', KEYS[2])
 """
+_LOOK: Final = """
+local failures = tonumber(redis.call('HGET', KEYS[1], 'failures') or '0')
+if failures < tonumber(ARGV[1]) then return 0 end
+local time = redis.call('TIME')
+local open_until = tonumber(redis.call('HGET', KEYS[1], 'at')) + ARGV[2]
+return math.max(0, open_until - (time[1] * 1000 + math.floor(time[2] / 1000)))
+"""
 _FAILED: Final = """
 local time = redis.call('TIME')
 local failures = redis.call('HINCRBY', KEYS[1], 'failures', 1)
@@ -105,6 +112,12 @@ class CircuitBreaker:
             raise
         await self._succeeded()
 
+    async def is_open(self) -> bool:
+        """Whether the service is left alone now; a look that changes nothing, and takes no trial from a call."""
+        rules = self._rules
+        left = await self._ask(_LOOK, rules.failures, round(rules.open_seconds * 1000))
+        return self._local.is_open if left is None else left > 0
+
     async def _enter(self, token: str) -> None:
         rules = self._rules
         left = await self._ask(
@@ -164,6 +177,11 @@ class _Local:
             return wait
         self._trial_until = now + self._rules.trial_seconds
         return 0.0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether calls stay away."""
+        return self._failures >= self._rules.failures and self._clock() < self._open_until
 
     def fail(self) -> None:
         """A call failed."""

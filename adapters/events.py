@@ -31,6 +31,7 @@ from models.events import (
     OutboxFilled,
     SessionsChanged,
     SiteChanged,
+    StatusChanged,
     TotalsChanged,
 )
 from models.transaction import after_commit
@@ -247,6 +248,8 @@ def _keys(event: Event) -> tuple[Hashable, ...]:
             return (("outbox",),)
         case TotalsChanged():
             return (("totals", event.owner_id),)
+        case StatusChanged():
+            return (("status",),)
 
 
 def _encode(event: Event) -> bytes:
@@ -268,6 +271,8 @@ def _encode(event: Event) -> bytes:
             return orjson.dumps(["outbox"])
         case TotalsChanged():
             return orjson.dumps(["totals", str(event.owner_id)])
+        case StatusChanged():
+            return orjson.dumps(["status"])
 
 
 def _decode(data: bytes) -> Event | None:
@@ -291,6 +296,8 @@ def _decode(data: bytes) -> Event | None:
                 return OutboxFilled()
             case "totals":
                 return TotalsChanged(UUID(values[0]))
+            case "status":
+                return StatusChanged()
             case _:
                 return None
     except (ValueError, TypeError, IndexError):

@@ -65,6 +65,10 @@ class TotalsChanged:
     owner_id: UUID
 
 
+class StatusChanged:
+    """A service has another state, or something was said of an incident."""
+
+
 Event = (
     ExecutionChanged
     | LogAppended
@@ -74,4 +78,5 @@ Event = (
     | NotificationAdded
     | OutboxFilled
     | TotalsChanged
+    | StatusChanged
 )

@@ -8,6 +8,7 @@ incident is open; an incident has an end exactly when it is RESOLVED. How states
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 
 from tortoise import fields
 from tortoise.contrib.postgres.fields import ArrayField
@@ -29,6 +30,18 @@ class Service(StrEnum):
     BUILDS = "BUILDS"
     AI_SERVICE = "AI_SERVICE"
     MAIL = "MAIL"
+
+
+SERVICE_NAMES: Final = {
+    Service.API: "API",
+    Service.DATABASE: "Database",
+    Service.QUEUE: "Queue",
+    Service.STORAGE: "Storage",
+    Service.BUILDS: "Builds",
+    Service.AI_SERVICE: "Risk scanner",
+    Service.MAIL: "Mail",
+}
+"""What people call them."""
 
 
 class ServiceState(StrEnum):

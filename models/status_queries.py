@@ -203,7 +203,7 @@ async def days(count: int) -> list[Row]:
         """SELECT service, (hour AT TIME ZONE 'UTC')::date AS day, sum(operational)::int AS operational,
                   sum(degraded)::int AS degraded, sum(down)::int AS down, max(worst) AS worst
            FROM service_hours
-           WHERE hour >= (date_trunc('day', now() AT TIME ZONE 'UTC') - make_interval(days => $1 - 1)) AT TIME ZONE 'UTC'
+           WHERE hour >= date_trunc('day', now(), 'UTC') - make_interval(days => $1 - 1)
            GROUP BY 1, 2 ORDER BY 2""",
         count,
     )

@@ -49,6 +49,7 @@ from tasks.export.kind import ExportKind
 from tasks.ocr.kind import OcrKind
 from tasks.outbox import Handler
 from tasks.scan.kind import ScanKind
+from tasks.status import rounds
 from tasks.work import Kind
 
 _log = structlog.get_logger("switchyard.worker")
@@ -130,6 +131,8 @@ async def run(
             helpers.append(group.create_task(export_upkeep.sweep(pool, storage), name="export-sweep"))
             folding = periodic.every(rollups.FOLD_SECONDS, "rollups", pool, partial(rollups.fold, pool))
             helpers.append(group.create_task(folding, name="rollups"))
+            if settings.status_probes:
+                helpers.append(group.create_task(rounds.run(settings, pool, storage), name="probes"))
             helpers += [
                 group.create_task(doorman.answer(settings, engine, kind), name=f"doorman-{kind}") for kind in offered
             ]

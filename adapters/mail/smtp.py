@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from email.message import EmailMessage
 from typing import Final
@@ -53,13 +54,21 @@ class SmtpMailer:
 
     async def send(self, message: EmailMessage) -> None:
         """Hand one message over; raises TransientMailError or MailRefused."""
+        await self._connected(lambda client: self._hand_over(client, message))
+
+    async def probe(self) -> None:
+        """Connect and sign in as for a message, and send none; raises TransientMailError."""
+        await self._connected(None)
+
+    async def _connected(self, work: Callable[[SMTP], Awaitable[None]] | None) -> None:
         if self._tls_context is None and self._settings.smtp_security is not SmtpSecurity.NONE:
             self._tls_context = await asyncio.to_thread(ssl.create_default_context)
         client = self._client()
         try:
             async with asyncio.timeout(self._send_seconds):
                 await self._connect(client)
-                await self._hand_over(client, message)
+                if work is not None:
+                    await work(client)
             # It is the server's now: how the connection ends changes nothing.
             with suppress(SMTPException, OSError, TimeoutError):
                 async with asyncio.timeout(_QUIT_SECONDS):
