@@ -30,7 +30,7 @@ from adapters import events, github, openid
 from adapters.storage import Storage, open_storage
 from adapters.structured_logs import set_up_logging
 from models import database
-from resolvers import access_tokens, limits, sessions, standing, statistics_cache
+from resolvers import access_tokens, limits, sessions, standing, statistics_cache, status
 from schema import (
     account_pages,
     build_schema,
@@ -40,6 +40,7 @@ from schema import (
     oauth,
     pages,
     product_downloads,
+    status_pages,
     webhooks,
 )
 from schema.context import AppState
@@ -104,6 +105,7 @@ def _routes(settings: Settings, health: Health) -> list[BaseRoute]:
         WebSocketRoute("/graphql", GraphQLSocket(operations, gate, surface)),
         *pages.routes(),
         *account_pages.routes(),
+        *status_pages.routes(settings),
         *files.routes(_storage_of),
         *log_downloads.routes(settings),
         *product_downloads.routes(settings),
@@ -161,6 +163,7 @@ async def _opened(app: Starlette, settings: Settings, cache: SiteCache) -> Async
         await stack.enter_async_context(standing.opened(settings))
         stack.enter_context(app.state.health.loop_lag.watched())
         await stack.enter_async_context(limits.opened(settings))
+        await stack.enter_async_context(status.opened())
         await stack.enter_async_context(cache.opened(events.hub()))
         stack.enter_context(statistics_cache.views.opened(events.hub()))
         yield

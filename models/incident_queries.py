@@ -60,29 +60,25 @@ async def unresolved_and_latest(latest: int) -> list[Row]:
 
 
 async def page(
-    *, is_open: bool | None, after: UUID | None, before: UUID | None, backwards: bool, limit: int
+    *, state: IncidentState | None, after: UUID | None, before: UUID | None, backwards: bool, limit: int
 ) -> list[Row]:
     """Incidents, newest first, strictly between two ids; backwards from the end of the list."""
     direction = "ASC" if backwards else "DESC"
     return await database.rows(
         f"""{_WITH_UPDATES}
-            WHERE ($1::boolean IS NULL OR (i.resolved_at IS NULL) = $1)
+            WHERE ($1::text IS NULL OR i.state = $1)
               AND ($2::uuid IS NULL OR i.id < $2) AND ($3::uuid IS NULL OR i.id > $3)
             ORDER BY i.id {direction} LIMIT $4""",
-        is_open,
+        state,
         after,
         before,
         limit,
     )
 
 
-async def count(*, is_open: bool | None) -> int:
+async def count(*, state: IncidentState | None) -> int:
     """How many there are in all."""
-    return int(
-        await database.value(
-            "SELECT count(*) FROM incidents WHERE $1::boolean IS NULL OR (resolved_at IS NULL) = $1", is_open
-        )
-    )
+    return int(await database.value("SELECT count(*) FROM incidents WHERE $1::text IS NULL OR state = $1", state))
 
 
 # -- administrators, in a unit of work

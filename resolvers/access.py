@@ -20,6 +20,7 @@ from models import (
     documents,
     execution_rows,
     identity_queries,
+    incident_queries,
     item_exports,
     job_queries,
     media_queries,
@@ -102,6 +103,16 @@ async def listing(actor: Actor, id_text: str, *, to: Permission) -> Row:
     if row is None or not sees_work(actor, row["owner_id"], None):
         raise missing()
     allow(actor, to)
+
+
+async def incident(actor: Actor, id_text: str, *, to: Permission | None = None) -> Row:
+    """An incident, which everybody may see."""
+    incident_id = uuid_of(id_text, Prefix.INCIDENT)
+    row = (await incident_queries.find([incident_id])).get(incident_id)
+    if row is None:
+        raise missing()
+    if to is not None:
+        allow(actor, to)
     return row
 
 

@@ -27,6 +27,7 @@ from schema.detection import DetectionQuery
 from schema.executions import ExecutionsSubscription
 from schema.export_commands import ItemExportsMutation
 from schema.github import GithubMutation, GithubQuery
+from schema.incidents import IncidentsMutation, IncidentsQuery
 from schema.item_exports import ItemExport, ItemExportsQuery
 from schema.job_commands import JobsMutation
 from schema.jobs import JobsQuery
@@ -56,6 +57,7 @@ from schema.schedule_commands import SchedulesMutation
 from schema.schedules import SchedulesQuery
 from schema.second_factor import SecondFactorMutation
 from schema.sign_in import SignInMutation
+from schema.status import StatusQuery, StatusSubscription
 from schema.tools import ToolsMutation, ToolsQuery
 from schema.user_administration import UserAdministrationMutation, UserAdministrationQuery
 from schema.users import UsersQuery
@@ -90,6 +92,8 @@ _QUERIES: tuple[type, ...] = (
     PropertiesQuery,
     DashboardQuery,
     AnalyticsQuery,
+    StatusQuery,
+    IncidentsQuery,
 )
 _MUTATIONS: tuple[type, ...] = (
     SignInMutation,
@@ -117,10 +121,12 @@ _MUTATIONS: tuple[type, ...] = (
     ProductsMutation,
     ProductFilesMutation,
     PropertiesMutation,
+    IncidentsMutation,
 )
 _SUBSCRIPTIONS: tuple[type, ...] = (
     ExecutionsSubscription,
     NotificationsSubscription,
+    StatusSubscription,
 )
 _TYPES: tuple[type, ...] = (JobRun, Deployment, Scan, OcrJob, ItemExport)
 """Types that only an interface leads to."""
