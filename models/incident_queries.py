@@ -97,8 +97,8 @@ async def insert(
     """A new incident with its first update; without a moment it began now."""
     await database.rows(
         """INSERT INTO incidents (id, title, state, impact, services, started_at, resolved_at, updated_at, update_count)
-           VALUES ($1, $2, $3, $4, $5::text[], coalesce($6, now()), CASE WHEN $3 = 'RESOLVED' THEN now() END, now(),
-               1)""",
+           VALUES ($1, $2, $3::text, $4, $5::text[], coalesce($6, now()),
+               CASE WHEN $3::text = 'RESOLVED' THEN now() END, now(), 1)""",
         incident_id,
         title,
         state.value,

@@ -228,9 +228,7 @@ def _measured(row: Row, days: Sequence[Row]) -> Measured:
     mine = {each["day"]: each for each in days if each["service"] == row["service"]}
     changes = zip(row["change_states"] or (), row["change_moments"] or (), strict=True)
     return Measured(
-        days=tuple(
-            _day(day, mine.get(day)) for day in (today - timedelta(days=ago) for ago in reversed(range(MAX_DAYS)))
-        ),
+        days=tuple(_day(day.date, mine.get(day.date)) for day in blank_days()),
         p50=status_queries.percentile(row["histogram"] or (), 0.5),
         p95=status_queries.percentile(row["histogram"] or (), 0.95),
         p50_before=status_queries.percentile(row["histogram_before"] or (), 0.5),

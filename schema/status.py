@@ -232,9 +232,7 @@ def page_of(page: status.Page, days: int) -> StatusPage:
     return StatusPage(
         overall=page.now.overall,
         updated_at=page.now.at,
-        services=[
-            _service(each, page.measured.get(each.service, status.Measured()), days) for each in page.now.services
-        ],
+        services=[_service(each, page.measured.get(each.service), days) for each in page.now.services],
         metrics=[_metric(each) for each in page.metrics],
         open_incidents=[incident_of(row) for row in page.now.incidents],
         kept=page,

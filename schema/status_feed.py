@@ -47,7 +47,7 @@ def _entry(base_url: str, row: Row) -> list[str]:
     link = f"{base_url}/status#{encode_id(Prefix.INCIDENT, row['id'])}"
     names = ", ".join(SERVICE_NAMES[Service(service)] for service in row["services"])
     said = "".join(
-        f"<p><strong>{each['state'].capitalize()}</strong> - {_moment(each['at'])}<br/>{_paragraph(each['message'])}</p>"
+        f"<p><strong>{each['state'].capitalize()}</strong> {_moment(each['at'])}<br/>{_paragraph(each['message'])}</p>"
         for each in row["updates"]
     )
     return [

@@ -46,7 +46,7 @@ def routes(settings: Settings) -> list[BaseRoute]:
         }
         if _is_known(request.headers, headers):
             return Response(status_code=304, headers=headers)
-        return Response(content, headers=headers, media_type="application/atom+xml")
+        return Response(content, headers=headers, media_type="application/atom+xml; charset=utf-8")
 
     return [
         _route("/status", "status.html", _PAGE),

@@ -54,7 +54,7 @@ async def redis_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[s
 
 @pytest.fixture(scope="session")
 def base_settings(redis_url: str) -> dict[str, str]:
-    """What all programs of the session have in common: cheap passwords, short leases, no counting of calls."""
+    """What all programs of the session have in common: cheap passwords, short leases, no counts of calls, no probes."""
     return {
         "REDIS_URL": redis_url,
         "SECRET_KEYS": f"test:{base64.b64encode(secrets.token_bytes(32)).decode()}",
@@ -67,6 +67,7 @@ def base_settings(redis_url: str) -> dict[str, str]:
         "HEARTBEAT_SECONDS": "1.5",
         "SWEEP_SECONDS": "0.5",
         "RATE_LIMITS": "false",
+        "STATUS_PROBES": "false",
     }
 
 

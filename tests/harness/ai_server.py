@@ -115,6 +115,10 @@ class AiServer:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        if head.startswith("GET "):
+            await self._fail(self.always, reader, writer) if self.always else self._send(writer, 404, b"")
+            await writer.drain()
+            return
         headers = {
             name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head.split("\r\n")[1:])
         }

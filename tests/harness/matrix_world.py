@@ -51,6 +51,7 @@ SPARE_USER: Final = Kind(Prefix.USER, "without a session")
 SESSION: Final = Kind(Prefix.SESSION, is_personal=True)
 PRODUCT: Final = Kind(Prefix.PRODUCT, is_shared=True, is_public=True)
 IDLE_PRODUCT: Final = Kind(Prefix.PRODUCT, "inactive")
+INCIDENT: Final = Kind(Prefix.INCIDENT, is_shared=True, is_public=True)
 TOOL: Final = Kind(Prefix.TOOL, is_shared=True)
 IDLE_TOOL: Final = Kind(Prefix.TOOL, "inactive")
 JOB: Final = Kind(Prefix.JOB)
@@ -226,6 +227,21 @@ async def _insert_product(world: World, *, is_active: bool) -> UUID:
         "A product" if is_active else f"Product {world.mark}",
         f"product-{secrets.token_hex(8)}",
         is_active,
+    )
+    return made
+
+
+async def _incident(world: World) -> UUID:
+    """Something that everybody is told of, so it does not carry the mark of its world."""
+    made: UUID = await world.db.fetchval(
+        """WITH made AS (
+               INSERT INTO incidents (id, title, state, impact, services, started_at, updated_at, update_count)
+               VALUES ($1, 'An incident', 'INVESTIGATING', 'MINOR', '{API}', now(), now(), 1) RETURNING id
+           )
+           INSERT INTO incident_updates (id, incident_id, number, state, message, is_automatic, at)
+           SELECT $2, id, 1, 'INVESTIGATING', 'We look.', false, now() FROM made RETURNING incident_id""",
+        new_id(),
+        new_id(),
     )
     return made
 
@@ -492,6 +508,7 @@ MAKERS: Final[dict[Kind, Callable[[World], Awaitable[UUID]]]] = {
     TOOL: _tool,
     PRODUCT: _product,
     IDLE_PRODUCT: _idle_product,
+    INCIDENT: _incident,
     IDLE_TOOL: _idle_tool,
     JOB: _job,
     SCHEDULED_JOB: _scheduled_job,
