@@ -1,6 +1,6 @@
 """The incidents as an Atom feed (RFC 4287): one entry for each, with what was said of it, newest first.
 
-Ids never change, whatever the address of the installation is; an entry's `updated` is when it was last written to.
+An entry's id never changes, whatever the address of the installation is; `updated` is when it was last written to.
 """
 
 from __future__ import annotations
