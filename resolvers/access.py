@@ -103,6 +103,7 @@ async def listing(actor: Actor, id_text: str, *, to: Permission) -> Row:
     if row is None or not sees_work(actor, row["owner_id"], None):
         raise missing()
     allow(actor, to)
+    return row
 
 
 async def incident(actor: Actor, id_text: str, *, to: Permission | None = None) -> Row:
