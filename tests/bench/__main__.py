@@ -8,6 +8,8 @@ import asyncio
 from tests.bench import (
     analytics,
     candidates,
+    crawl_memory,
+    crawl_speed,
     deployments,
     enqueue,
     exports,
@@ -28,6 +30,8 @@ from tests.bench import (
 BENCHES = {
     "analytics": analytics.main,
     "candidates": candidates.main,
+    "crawl_memory": crawl_memory.main,
+    "crawl_speed": crawl_speed.main,
     "enqueue": enqueue.main,
     "exports": exports.main,
     "limits": limits.main,
