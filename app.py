@@ -26,11 +26,11 @@ from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from adapters import events, github, openid
+from adapters import events, github, openid, webhook_sender
 from adapters.storage import Storage, open_storage
 from adapters.structured_logs import set_up_logging
 from models import database
-from resolvers import access_tokens, limits, sessions, standing, statistics_cache, status
+from resolvers import access_tokens, limits, sessions, standing, statistics_cache, status, webhook_endpoints
 from schema import (
     account_pages,
     build_schema,
@@ -157,6 +157,7 @@ async def _opened(app: Starlette, settings: Settings, cache: SiteCache) -> Async
         await stack.enter_async_context(queue.connected(settings))
         await stack.enter_async_context(github.connected(settings))
         await stack.enter_async_context(openid.connected(settings))
+        await stack.enter_async_context(webhook_sender.connected(settings, places=webhook_endpoints.TESTS_AT_ONCE))
         app.state.storage = await stack.enter_async_context(open_storage(settings))
         await stack.enter_async_context(sessions.opened(settings))
         stack.enter_context(access_tokens.opened())

@@ -284,6 +284,15 @@ class Settings(BaseSettings):
         None, description="Secret of webhooks; without it /webhooks/github refuses everything"
     )
 
+    # -- webhooks
+    webhook_allowed_hosts: CommaSeparated = Field(
+        (), description="host:port pairs that webhooks may be sent to although their address is not public"
+    )
+    max_webhook_endpoints_per_user: int = Field(20, ge=1, description="Webhook endpoints that one user may have")
+    rate_limit_webhook_tests_per_hour: int = Field(
+        60, ge=1, description="Test messages and repeated deliveries of webhooks that a user may ask for in an hour"
+    )
+
     # -- Google
     google_issuer: str = Field(
         "https://accounts.google.com", description="OpenID provider of the sign-in with Google; tests have their own"
@@ -321,6 +330,7 @@ class Settings(BaseSettings):
         "trusted_proxies",
         "crawl_allowed_hosts",
         "build_allowed_hosts",
+        "webhook_allowed_hosts",
         "build_tool_paths",
         "git_protocols",
         "ocr_languages",

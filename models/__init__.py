@@ -14,6 +14,7 @@ from models.jobs import CrawlRequest, Item, Job, JobRun, OutputFile
 from models.media import Media
 from models.notifications import Notification, Preferences
 from models.outbox import OutboxMessage
+from models.outgoing_webhooks import WebhookDispatch, WebhookEndpoint
 from models.products import Product, ProductMedia, ProductPrice, ProductSource
 from models.projects import DeployHook, EnvironmentVariable, Project
 from models.properties import Property, PropertyPrice
@@ -90,5 +91,7 @@ __all__ = [
     "Tool",
     "User",
     "WebhookDelivery",
+    "WebhookDispatch",
     "WebhookEffect",
+    "WebhookEndpoint",
 ]

@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from models import database, keyset
+from models import database, endpoint_queries, keyset
 from models.database import Row
 from models.permissions import Actor
 from models.schedule_queries import SCHEDULE_COLUMNS
@@ -208,6 +208,7 @@ async def stored_objects(job_id: UUID) -> list[str]:
 
 async def delete(job_id: UUID) -> None:
     """Remove a job, its runs, their items, requests, exports, logs and files' rows; call it after `lock_idle`."""
+    await endpoint_queries.delete(job_id=job_id)
     # What there may be millions of goes first, in pieces: one cascade over all of it could outlast its time limit.
     of_runs = "dataset_id IN (SELECT execution_id FROM job_runs WHERE job_id = $1)"
     for table in ("items", "crawl_requests", "rejected_items"):

@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
-from models import database, keyset
+from models import database, endpoint_queries, keyset
 from models.database import Row
 from models.ids import new_id
 from models.permissions import Actor
@@ -200,6 +200,7 @@ async def stored_logs(project_id: UUID) -> list[str]:
 
 async def delete(project_id: UUID) -> None:
     """Remove a project with its deployments, their files, logs and addresses; call it after `lock_idle`."""
+    await endpoint_queries.delete(project_id=project_id)
     await database.rows(
         "DELETE FROM executions WHERE id IN (SELECT execution_id FROM deployments WHERE project_id = $1)", project_id
     )

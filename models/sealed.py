@@ -45,7 +45,16 @@ ENVIRONMENT_VALUE: Final = SealedColumn("environment_variables", "id", "sealed_v
 DEPLOYMENT_ENVIRONMENT: Final = SealedColumn("deployments", "execution_id", "sealed_environment")
 CONNECTION_TOKEN: Final = SealedColumn("oauth_connections", "id", "sealed_token")
 TOTP_SECRET: Final = SealedColumn("users", "id", "sealed_totp")
-SEALED: Final[tuple[SealedColumn, ...]] = (ENVIRONMENT_VALUE, DEPLOYMENT_ENVIRONMENT, CONNECTION_TOKEN, TOTP_SECRET)
+WEBHOOK_SECRET: Final = SealedColumn("webhook_endpoints", "id", "sealed_secret")
+PREVIOUS_WEBHOOK_SECRET: Final = SealedColumn("webhook_endpoints", "id", "sealed_previous_secret")
+SEALED: Final[tuple[SealedColumn, ...]] = (
+    ENVIRONMENT_VALUE,
+    DEPLOYMENT_ENVIRONMENT,
+    CONNECTION_TOKEN,
+    TOTP_SECRET,
+    WEBHOOK_SECRET,
+    PREVIOUS_WEBHOOK_SECRET,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,6 +165,13 @@ async def delete_belongings(user_id: UUID, *, email: str) -> None:
         user_id,
     )
     await database.rows(
+        """UPDATE webhook_endpoints SET is_active = false, disabled_at = coalesce(disabled_at, now()),
+               disabled_reason = coalesce(disabled_reason, 'BY_USER'), sealed_secret = NULL,
+               sealed_previous_secret = NULL, previous_secret_until = NULL
+           WHERE owner_id = $1""",
+        user_id,
+    )
+    await database.rows(
         "DELETE FROM outbox_messages WHERE topic = 'account.letter' AND lower(payload->>'email') = lower($1)", email
     )
 
@@ -277,8 +284,20 @@ async def delete_media(executor: Executor, media_ids: Sequence[UUID]) -> None:
     await executor.execute("DELETE FROM media WHERE id = ANY($1::uuid[])", list(media_ids))
 
 
+async def delete_dispatches(executor: Executor, user_id: UUID, *, limit: int) -> bool:
+    """Remove some of what an owner's webhooks were told; False once none is left."""
+    gone = await executor.fetch(
+        """DELETE FROM webhook_dispatches WHERE id IN (
+               SELECT d.id FROM webhook_endpoints e JOIN webhook_dispatches d ON d.endpoint_id = e.id
+               WHERE e.owner_id = $1 LIMIT $2) RETURNING 1""",
+        user_id,
+        limit,
+    )
+    return bool(gone)
+
+
 async def delete_some(executor: Executor, user_id: UUID, *, limit: int) -> bool:
-    """Remove some of an owner's properties, jobs, decisions about risks and idempotency keys; False once none is left.
+    """Remove some of what an owner has: properties, webhooks, jobs, decisions, idempotency keys; False once none is left.
 
     Where products were found is the catalogue's, and stays.
     """
@@ -296,6 +315,7 @@ async def delete_some(executor: Executor, user_id: UUID, *, limit: int) -> bool:
     # A thousand ticks may hang on each job, too many for one cascade; a schedule that is gone adds none.
     await executor.execute(f"DELETE FROM job_schedules WHERE {of_jobs}", user_id)
     for table, whose in (
+        ("webhook_endpoints", own),
         ("schedule_ticks", of_jobs),
         ("item_versions", of_jobs),
         ("properties", own),

@@ -18,6 +18,7 @@ from models import (
     candidate_queries,
     deployments,
     documents,
+    endpoint_queries,
     execution_rows,
     identity_queries,
     incident_queries,
@@ -230,6 +231,26 @@ async def acceptance(actor: Actor, id_text: str, *, to: Permission) -> Row:
     """An act of accepting candidates of a document that the actor may see."""
     acceptance_id = uuid_of(id_text, Prefix.ACCEPTANCE)
     row = (await candidate_queries.find_acceptances([acceptance_id])).get(acceptance_id)
+    if row is None or not sees_work(actor, row["owner_id"], None):
+        raise missing()
+    allow(actor, to)
+    return row
+
+
+async def webhook_endpoint(actor: Actor, id_text: str, *, to: Permission, of_own: bool = False) -> Row:
+    """A webhook endpoint that the actor may see; with `of_own` only the actor's own, as its secret is shown."""
+    endpoint_id = uuid_of(id_text, Prefix.WEBHOOK_ENDPOINT)
+    row = (await endpoint_queries.find([endpoint_id])).get(endpoint_id)
+    if row is None or not sees_work(actor, row["owner_id"], None) or (of_own and row["owner_id"] != actor.user_id):
+        raise missing()
+    allow(actor, to)
+    return row
+
+
+async def webhook_dispatch(actor: Actor, id_text: str, *, to: Permission) -> Row:
+    """A dispatch of a webhook endpoint that the actor may see."""
+    dispatch_id = uuid_of(id_text, Prefix.WEBHOOK_DISPATCH)
+    row = (await endpoint_queries.find_dispatches([dispatch_id])).get(dispatch_id)
     if row is None or not sees_work(actor, row["owner_id"], None):
         raise missing()
     allow(actor, to)

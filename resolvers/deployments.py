@@ -27,7 +27,7 @@ from models.sites import PRODUCTION_ALIAS
 from models.transaction import unit_of_work
 from resolvers import access, deployment_queue, executions, limits, projects
 from resolvers.deployment_queue import Source
-from tasks import outbox
+from tasks import execution_news, outbox
 
 
 async def create(
@@ -144,6 +144,7 @@ async def promote(actor: Actor, deployment_id: str) -> UUID:
             for changed in (row["id"], live):
                 if changed is not None:
                     await events.publish(ExecutionChanged(changed, row["owner_id"]))
+            await execution_news.promoted(row["id"], row["owner_id"])
         await _record(
             actor, "promoteDeployment", row["id"], project=str(found["project_id"]), before=live and str(live)
         )

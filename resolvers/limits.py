@@ -1,4 +1,4 @@
-"""Who pays for what: every operation, what proves an identity, new deployments, scans and documents.
+"""Who pays for what: every operation, what proves an identity, new deployments, scans, documents, tests of webhooks.
 
 Invariants: what is counted is what happened, not how many requests it came in, so each alias pays; failures are counted
 before they are known and given back when they were none, so many attempts at once are not more attempts; nothing is
@@ -64,6 +64,7 @@ class _Opened:
     scans: Policy
     documents: Policy
     second_factor: Policy
+    webhook_tests: Policy
 
 
 _opened: _Opened | None = None
@@ -86,6 +87,7 @@ async def opened(settings: Settings) -> AsyncIterator[None]:
             scans=Policy("scans", settings.rate_limit_scans_per_hour, 3_600),
             documents=Policy("documents", settings.rate_limit_documents_per_hour, 3_600),
             second_factor=Policy("secondFactor", settings.rate_limit_second_factor_per_quarter_hour, 900),
+            webhook_tests=Policy("webhookTests", settings.rate_limit_webhook_tests_per_hour, 3_600),
         )
         try:
             yield
@@ -218,6 +220,14 @@ async def documents(user_id: UUID, count: int = 1) -> AsyncIterator[Slot]:
     """Keep room for so many documents that a user wants read, as `deployment` does."""
     policy = _handle().documents if _is_on() else None
     async with _room(policy, user_id, "You had too many documents read within an hour", count) as slot:
+        yield slot
+
+
+@asynccontextmanager
+async def webhook_test(user_id: UUID) -> AsyncIterator[Slot]:
+    """Keep room for a message that a user wants sent to a webhook endpoint now, as `deployment` does."""
+    policy = _handle().webhook_tests if _is_on() else None
+    async with _room(policy, user_id, "You had too many webhooks tested or sent again within an hour") as slot:
         yield slot
 
 

@@ -61,6 +61,8 @@ from schema.status import StatusQuery, StatusSubscription
 from schema.tools import ToolsMutation, ToolsQuery
 from schema.user_administration import UserAdministrationMutation, UserAdministrationQuery
 from schema.users import UsersQuery
+from schema.webhook_commands import WebhookEndpointsMutation
+from schema.webhook_endpoints import WebhookEndpointsQuery
 from schema.webhooks import WebhooksMutation, WebhooksQuery
 
 _QUERIES: tuple[type, ...] = (
@@ -86,6 +88,7 @@ _QUERIES: tuple[type, ...] = (
     OcrJobsQuery,
     GithubQuery,
     WebhooksQuery,
+    WebhookEndpointsQuery,
     NotificationsQuery,
     PreferencesQuery,
     ProductsQuery,
@@ -116,6 +119,7 @@ _MUTATIONS: tuple[type, ...] = (
     CandidatesMutation,
     GithubMutation,
     WebhooksMutation,
+    WebhookEndpointsMutation,
     NotificationsMutation,
     PreferencesMutation,
     ProductsMutation,

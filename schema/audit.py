@@ -39,6 +39,8 @@ _PREFIXES: Final = {
     "project": Prefix.PROJECT,
     "deployment": Prefix.DEPLOYMENT,
     "delivery": Prefix.WEBHOOK_DELIVERY,
+    "webhookEndpoint": Prefix.WEBHOOK_ENDPOINT,
+    "webhookDispatch": Prefix.WEBHOOK_DISPATCH,
 }
 _NOT_THEIRS: Final = " Null when somebody else did this to your account, unless you are an administrator."
 

@@ -68,6 +68,8 @@ async def _remove_all(storage: Storage, pool: asyncpg.Pool, user_id: UUID) -> No
         await events.publish(CancelRequested(execution_id))
     if running:
         raise NotYet(WAIT_SECONDS)
+    while await user_queries.delete_dispatches(pool, user_id, limit=ROWS_AT_ONCE):
+        continue
     while await _remove_executions(storage, pool, user_id) or await _remove_project(storage, pool, user_id):
         continue
     await user_queries.hand_media_over(pool, user_id)

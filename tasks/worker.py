@@ -14,9 +14,10 @@ from typing import Final
 import asyncpg
 import structlog
 
-from adapters import ai, events, github
+from adapters import ai, events, github, webhook_sender
 from adapters.cancellation import end
 from adapters.mail import open_mailer
+from adapters.secret_box import SecretBox
 from adapters.storage import Storage, open_storage
 from adapters.structured_logs import set_up_logging
 from models import database
@@ -27,6 +28,7 @@ from tasks import (
     account_purge,
     deployment_news,
     doorman,
+    execution_news,
     github_hooks,
     github_reports,
     mail,
@@ -39,6 +41,7 @@ from tasks import (
     schedule_news,
     scheduler,
     sweeper,
+    webhook_sending,
 )
 from tasks.build import upkeep
 from tasks.build.kind import DeploymentKind
@@ -78,6 +81,7 @@ def shipped_handlers(settings: Settings, storage: Storage, pool: asyncpg.Pool) -
     """Who tells which topic of the outbox."""
     return {
         deployment_news.TOPIC: deployment_news.telling(settings, pool),
+        execution_news.TOPIC: execution_news.telling(settings, pool),
         mail.TOPIC: mail.sending(settings, pool, open_mailer(settings)),
         account_letters.TOPIC: account_letters.sending(settings, pool, open_mailer(settings)),
         account_purge.TOPIC: account_purge.purging(storage, pool),
@@ -104,6 +108,7 @@ async def run(
         await stack.enter_async_context(queue.connected(settings))
         await stack.enter_async_context(github.connected(settings))
         await stack.enter_async_context(ai.connected(settings))
+        sender = await stack.enter_async_context(webhook_sender.connected(settings, places=webhook_sending.PLACES))
         storage = await stack.enter_async_context(open_storage(settings))
         pool = await stack.enter_async_context(_pool(settings))
         await stack.enter_async_context(
@@ -120,6 +125,8 @@ async def run(
             helpers = [group.create_task(sweeper.run(settings, pool, storage), name="sweeper")]
             helpers.append(group.create_task(outbox.run(pool, tellers), name="outbox"))
             helpers.append(group.create_task(scheduler.run(settings), name="scheduler"))
+            sending = webhook_sending.run(pool, sender, SecretBox(settings.keyring))
+            helpers.append(group.create_task(sending, name="webhooks"))
             helpers.append(group.create_task(upkeep.sweep(pool, storage), name="site-sweep"))
             helpers.append(group.create_task(media_upkeep.sweep(pool, storage), name="media-sweep"))
             removal = partial(retention.remove_old, settings, pool)

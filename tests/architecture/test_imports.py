@@ -21,11 +21,11 @@ OURS = {*PACKAGES, "app", "cli", "settings", "errors", "tests"}
 READS_ENVIRONMENT = ("settings.py", "cli.py", "adapters/embedded/")
 
 # The edges where nothing may escape: shaping of errors for clients, the loops of the engine, the outbox and the
-# scheduler, the flush of effects, the child whose decoders raise whatever a stranger's file makes them raise, and the
-# imports of spiders that other packages bring.
+# scheduler, the sending of webhooks, the flush of effects, the child whose decoders raise whatever a stranger's file
+# makes them raise, and the imports of spiders that other packages bring.
 CATCHES_EVERYTHING = (
     *("schema/execution.py", "tasks/executions.py", "tasks/outbox.py", "tasks/scheduler.py", "models/transaction.py"),
-    "adapters/decoding/child.py",
+    *("tasks/webhook_sending.py", "adapters/decoding/child.py"),
     "tasks/crawl/installed_spiders.py",
 )
 

@@ -25,6 +25,7 @@ from tests.bench import (
     scans,
     sites,
     start,
+    webhooks,
 )
 
 BENCHES = {
@@ -48,6 +49,7 @@ BENCHES = {
     "deployments_overhead": deployments.overhead,
     "deployments_push": deployments.push_to_live,
     "deployments_queue": deployments.queue,
+    "webhooks": webhooks.main,
     "start": start.main,
 }
 

@@ -36,9 +36,12 @@ FIRST_TIMESTAMP_MS = 1_750_000_000_000
 class Desk:
     """Makes tools, jobs and runs in a module's database; `tell` carries events to the API processes."""
 
-    def __init__(self, pool: asyncpg.Pool, tell: Callable[[Event], Awaitable[None]]) -> None:
+    def __init__(
+        self, pool: asyncpg.Pool, tell: Callable[[Event], Awaitable[None]], settings: Settings | None = None
+    ) -> None:
         self.pool = pool
         self.tell = tell
+        self.settings = settings
 
     async def tool(self, *, is_active: bool = True) -> UUID:
         """A tool."""
@@ -165,7 +168,7 @@ async def open_desk(environment: Mapping[str, str]) -> AsyncIterator[Desk]:
         storage.open_storage(settings),
         asyncpg.create_pool(settings.database_url.get_secret_value(), min_size=1, max_size=5) as pool,
     ):
-        yield Desk(pool, events.publish)
+        yield Desk(pool, events.publish, settings)
 
 
 def settings_of(environment: Mapping[str, str]) -> Settings:

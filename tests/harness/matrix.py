@@ -60,6 +60,16 @@ ID_ARGUMENTS: Final[Mapping[Place, tuple[Kind, ...]]] = {
     ("Query.exportScan", "id"): (worlds.SCAN,),
     ("Query.webhookDeliveries", "filter.projectId"): (worlds.PROJECT,),
     ("Query.webhookDelivery", "id"): (worlds.DELIVERY,),
+    ("Query.webhookEndpoints", "filter.projectId"): (worlds.PROJECT,),
+    ("Query.webhookEndpoints", "filter.jobId"): (worlds.JOB,),
+    ("Query.webhookEndpoint", "id"): (worlds.ENDPOINT,),
+    ("Mutation.createWebhookEndpoint", "input.projectId"): (worlds.PROJECT,),
+    ("Mutation.createWebhookEndpoint", "input.jobId"): (worlds.JOB,),
+    ("Mutation.updateWebhookEndpoint", "input.id"): (worlds.ENDPOINT,),
+    ("Mutation.rotateWebhookSecret", "input.id"): (worlds.ENDPOINT,),
+    ("Mutation.deleteWebhookEndpoint", "input.id"): (worlds.ENDPOINT,),
+    ("Mutation.testWebhookEndpoint", "input.id"): (worlds.ENDPOINT,),
+    ("Mutation.redeliverWebhook", "input.dispatchId"): (worlds.DISPATCH,),
     ("Query.user", "id"): (worlds.USER,),
     ("Query.auditEvents", "filter.actorId"): (worlds.USER,),
     ("Query.auditEvents", "filter.targetId"): tuple(MAKERS),
@@ -208,6 +218,9 @@ QUIET_FOR_ADMINISTRATORS: Final[Mapping[Place, str]] = {
 
 OWN_ONLY: Final[Mapping[Place, str]] = {
     ("Mutation.createAccessToken", "input.projectIds"): "a token reaches its owner's projects (decision 0020)",
+    ("Mutation.createWebhookEndpoint", "input.projectId"): "an endpoint is told of its maker's things (decision 0045)",
+    ("Mutation.createWebhookEndpoint", "input.jobId"): "an endpoint is told of its maker's things (decision 0045)",
+    ("Mutation.rotateWebhookSecret", "input.id"): "a secret is shown to its owner alone (decision 0045)",
     ("Mutation.submitScan", "input.mediaId"): "a scan is its maker's, and tells of what it read (decision 0031)",
 }
 """Arguments where an administrator's rights end at what is their own, besides kinds that are personal."""
@@ -300,6 +313,9 @@ SAMPLES: Final[Mapping[Place, Any]] = {
     ("UpdateProjectInput", "name"): "New name",
     ("SetEnvironmentVariablesInput", "variables"): [{"name": "ANSWER", "value": "42"}],
     ("UpdatePreferencesInput", "theme"): "DARK",
+    # An address, because a name would be looked up.
+    ("CreateWebhookEndpointInput", "url"): "https://93.184.215.14/hook",
+    ("UpdateWebhookEndpointInput", "description"): "New",
     ("CreateUploadInput", "contentType"): "image/png",
     ("CreateUploadInput", "sha256"): "0" * 64,
     ("UploadMediaInput", "file"): SentFile("sample.png", picture(), "image/png"),
@@ -351,6 +367,8 @@ NODE_READERS: Final[Mapping[Kind, frozenset[str]]] = {
     worlds.RISK: frozenset(),
     worlds.MEDIUM: MEMBERS | ADMINS,
     worlds.DELIVERY: MEMBERS | ADMINS,
+    worlds.ENDPOINT: MEMBERS | ADMINS,
+    worlds.DISPATCH: MEMBERS | ADMINS,
     worlds.NOTIFICATION: frozenset({"owner"}),
     worlds.PROPERTY: MEMBERS | ADMINS,
     worlds.ITEM: frozenset(),

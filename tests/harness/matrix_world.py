@@ -15,6 +15,8 @@ from uuid import UUID
 
 import asyncpg
 
+from adapters.secret_box import SecretBox
+from adapters.webhook_sender import new_secret
 from models import notification_queries, scan_queries
 from models.executions import ExecutionStatus
 from models.ids import Prefix, decode_id, encode_id, new_id
@@ -22,6 +24,7 @@ from models.notifications import NotificationKind
 from models.permissions import TokenScope
 from models.scan_queries import Findings, NewRisk
 from models.scans import RiskSeverity, ScanSource, SeveritySource
+from models.sealed import WEBHOOK_SECRET
 from resolvers.access_token_text import hash_of, new_access_token
 from tests.factories import Person
 from tests.harness import deployments
@@ -68,6 +71,8 @@ WAITING_DEPLOYMENT: Final = Kind(Prefix.DEPLOYMENT, "waiting")
 DEPLOY_HOOK: Final = Kind(Prefix.DEPLOY_HOOK)
 VARIABLE: Final = Kind(Prefix.VARIABLE)
 DELIVERY: Final = Kind(Prefix.WEBHOOK_DELIVERY)
+ENDPOINT: Final = Kind(Prefix.WEBHOOK_ENDPOINT)
+DISPATCH: Final = Kind(Prefix.WEBHOOK_DISPATCH)
 SCAN: Final = Kind(Prefix.SCAN, "ended")
 WAITING_SCAN: Final = Kind(Prefix.SCAN, "waiting")
 RISK: Final = Kind(Prefix.RISK)
@@ -369,6 +374,36 @@ async def _delivery(world: World) -> UUID:
     )
 
 
+async def _endpoint(world: World) -> UUID:
+    """A webhook endpoint at an address that is never opened, with a secret that opens."""
+    endpoint = new_id()
+    assert world.desk.settings is not None, "a desk of `open_desk`"
+    box = SecretBox(world.desk.settings.keyring)
+    await world.db.execute(
+        """INSERT INTO webhook_endpoints (id, owner_id, url, description, sealed_secret, is_active, created_at,
+               updated_at)
+           VALUES ($1, $2, 'http://127.0.0.1/', $3, $4, true, now(), now())""",
+        endpoint,
+        world.user_id,
+        f"Endpoint {world.mark}",
+        box.seal(new_secret(), place=WEBHOOK_SECRET.place(endpoint)),
+    )
+    return endpoint
+
+
+async def _dispatch(world: World) -> UUID:
+    dispatch = new_id()
+    await world.db.execute(
+        """INSERT INTO webhook_dispatches (id, endpoint_id, event_id, event_type, payload, state, attempts,
+               attempts_before, response_excerpt, attempt_log, created_at, finished_at)
+           VALUES ($1, $2, $1, 'ping', '{}', 'DELIVERED', 1, 0, $3, '[]', now(), now())""",
+        dispatch,
+        await _endpoint(world),
+        f"Answer {world.mark}",
+    )
+    return dispatch
+
+
 async def _waiting_scan(world: World) -> UUID:
     return await insert_scan(world)
 
@@ -524,6 +559,8 @@ MAKERS: Final[dict[Kind, Callable[[World], Awaitable[UUID]]]] = {
     DEPLOY_HOOK: _deploy_hook,
     VARIABLE: _variable,
     DELIVERY: _delivery,
+    ENDPOINT: _endpoint,
+    DISPATCH: _dispatch,
     SCAN: _scan,
     WAITING_SCAN: _waiting_scan,
     RISK: _risk,
