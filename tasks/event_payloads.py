@@ -56,12 +56,15 @@ SELECT e.id, e.kind, e.owner_id, e.status, e.stage, e.queued_at, e.started_at, e
        d.site_key, d.file_count, d.artifact_size, d.build_seconds, d.superseded_by_id,
        EXISTS (SELECT 1 FROM site_aliases a WHERE a.deployment_id = e.id AND a.name = $2) AS is_live,
        s.filename AS scan_filename, s.content_type, s.size AS scan_size, s.source, s.risk_count, s.is_truncated,
-       o.filename AS ocr_filename, o.page_count, o.pages_read, o.candidate_count, o.batch_id
+       o.filename AS ocr_filename, o.page_count, o.pages_read, o.candidate_count, o.batch_id,
+       x.run_id AS export_run_id, x.format AS export_format, x.filename AS export_filename, x.row_count,
+       x.size AS export_size, x.expires_at
 FROM executions e
 LEFT JOIN job_runs r ON r.execution_id = e.id LEFT JOIN jobs j ON j.id = r.job_id
 LEFT JOIN deployments d ON d.execution_id = e.id LEFT JOIN projects p ON p.id = d.project_id
 LEFT JOIN scans s ON s.execution_id = e.id
 LEFT JOIN ocr_jobs o ON o.execution_id = e.id
+LEFT JOIN item_exports x ON x.execution_id = e.id
 WHERE e.id = $1
 """
 
@@ -183,8 +186,16 @@ def _ocr(settings: Settings, row: Record) -> dict[str, Any]:
     }
 
 
-def _export(settings: Settings, _row: Record) -> dict[str, Any]:
-    return {"links": _links(settings)}
+def _export(settings: Settings, row: Record) -> dict[str, Any]:
+    return {
+        "runId": row["export_run_id"] and encode_id(Prefix.RUN, row["export_run_id"]),
+        "format": row["export_format"],
+        "filename": row["export_filename"],
+        "rowCount": row["row_count"],
+        "size": row["export_size"],
+        "expiresAt": _moment(row["expires_at"]),
+        "links": _links(settings),
+    }
 
 
 _DETAILS: Final = {

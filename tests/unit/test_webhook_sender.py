@@ -31,12 +31,14 @@ async def receiver() -> AsyncIterator[WebhookReceiver]:
 
 
 def settings(*allowed: str, **more: Any) -> Settings:
-    return Settings(
-        database_url="postgres://nobody@127.0.0.1/none",
-        redis_url="redis://127.0.0.1:1",
-        secret_keys=f"test:{base64.b64encode(b'0' * 32).decode()}",
-        webhook_allowed_hosts=allowed,
-        **more,
+    return Settings.model_validate(
+        {
+            "database_url": "postgres://nobody@127.0.0.1/none",
+            "redis_url": "redis://127.0.0.1:1",
+            "secret_keys": f"test:{base64.b64encode(b'0' * 32).decode()}",
+            "webhook_allowed_hosts": allowed,
+            **more,
+        }
     )
 
 
