@@ -297,7 +297,7 @@ async def delete_dispatches(executor: Executor, user_id: UUID, *, limit: int) ->
 
 
 async def delete_some(executor: Executor, user_id: UUID, *, limit: int) -> bool:
-    """Remove some of what an owner has: properties, webhooks, jobs, decisions, idempotency keys; False once none is left.
+    """Remove some of an owner's properties, webhooks, jobs, decisions, idempotency keys; False once none is left.
 
     Where products were found is the catalogue's, and stays.
     """

@@ -24,8 +24,10 @@ from models.sealed import (
     CONNECTION_TOKEN,
     DEPLOYMENT_ENVIRONMENT,
     ENVIRONMENT_VALUE,
+    PREVIOUS_WEBHOOK_SECRET,
     SEALED,
     TOTP_SECRET,
+    WEBHOOK_SECRET,
     KeyCount,
     Place,
     SealedColumn,
@@ -200,9 +202,8 @@ async def scratch_url(postgres_url: str) -> AsyncIterator[str]:
     async with new_database(postgres_url, "sealed") as url:
         connection = await asyncpg.connect(url, timeout=10)
         for column in SEALED:
-            await connection.execute(
-                f"CREATE TABLE {column.table} ({column.id_column} uuid PRIMARY KEY, {column.column} text)"
-            )
+            await connection.execute(f"CREATE TABLE IF NOT EXISTS {column.table} ({column.id_column} uuid PRIMARY KEY)")
+            await connection.execute(f"ALTER TABLE {column.table} ADD COLUMN {column.column} text")
         await connection.close(timeout=5)
         yield url
 
@@ -219,13 +220,17 @@ async def store(
     connection: asyncpg.Connection, column: SealedColumn, values: Mapping[UUID, str], box: SecretBox
 ) -> None:
     await connection.executemany(
-        f"INSERT INTO {column.table} VALUES ($1, $2)",
+        f"INSERT INTO {column.table} ({column.id_column}, {column.column}) VALUES ($1, $2)",
         [(row_id, box.seal(value, place=column.place(row_id))) for row_id, value in values.items()],
     )
 
 
 async def stored(connection: asyncpg.Connection, column: SealedColumn) -> dict[UUID, str]:
-    return dict(await connection.fetch(f"SELECT * FROM {column.table}"))
+    return dict(
+        await connection.fetch(
+            f"SELECT {column.id_column}, {column.column} FROM {column.table} WHERE {column.column} IS NOT NULL"
+        )
+    )
 
 
 async def opened(connection: asyncpg.Connection, column: SealedColumn, keyring: dict[str, bytes]) -> dict[UUID, str]:
@@ -268,15 +273,15 @@ async def test_all_values_move_to_the_newest_key(scratch: asyncpg.Connection) ->
         KeyCount(DEPLOYMENT_ENVIRONMENT, "old", 3),
         KeyCount(CONNECTION_TOKEN, "old", 3),
         KeyCount(TOTP_SECRET, "old", 3),
+        KeyCount(WEBHOOK_SECRET, "old", 3),
+        KeyCount(PREVIOUS_WEBHOOK_SECRET, "old", 3),
     ]
 
     rotations = await rotate(scratch, SecretBox(NEW | OLD))
 
     assert [(rotation.resealed, rotation.left, rotation.unopened) for rotation in rotations] == [
         (1_203, 0, ()),
-        (3, 0, ()),
-        (3, 0, ()),
-        (3, 0, ()),
+        *[(3, 0, ())] * (len(SEALED) - 1),
     ]
     await scratch.execute("DELETE FROM deployments WHERE sealed_environment IS NULL")
     for column in SEALED:
@@ -463,6 +468,7 @@ async def test_the_command_counts_and_fails_until_everything_opened(
         "deployments: 0 sealed anew with new",
         "oauth_connections: 0 sealed anew with new",
         "users: 0 sealed anew with new",
+        *["webhook_endpoints: 0 sealed anew with new"] * 2,
     ]
     assert SECRET not in failed.stdout + failed.stderr
 
