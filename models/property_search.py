@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from decimal import Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -26,6 +26,9 @@ MAX_FACET_VALUES: Final = 100
 
 UNKNOWN: Final = 2**63 - 1
 """The sort key of what a property does not say."""
+
+_KEY_STEPS: Final = 10_000
+"""Sort keys are in ten-thousandths."""
 
 
 class PropertyOrderField(StrEnum):
@@ -216,9 +219,8 @@ class Query:
         return [f"p.owner_id = {self._put(actor.user_id)}::uuid", *([] if actor.covers(None) else ["false"])]
 
     def _filtered(self, wanted: PropertyConditions) -> list[str]:
-        where: list[str] = []
+        where = self._priced(wanted.price)
         for column, kind, bounds in (
-            ("price", "numeric", wanted.price),
             ("square_metres", "numeric", wanted.area),
             ("bedrooms", "float8", wanted.bedrooms),
             ("bathrooms", "float8", wanted.bathrooms),
@@ -246,6 +248,17 @@ class Query:
         if wanted.first_seen_from is not None:
             where.append(f"p.first_seen_at >= {self._put(wanted.first_seen_from)}::timestamptz")
         return where + self._near(wanted.near)
+
+    def _priced(self, bounds: Between) -> list[str]:
+        """By the sort key, which is as exact as a price: then a list by price begins where the range does."""
+        where = []
+        if bounds.min is not None:
+            least = (Decimal(bounds.min) * _KEY_STEPS).to_integral_value(ROUND_CEILING)
+            where.append(f"p.price_order >= {self._put(min(int(least), UNKNOWN))}::bigint")
+        if bounds.max is not None:
+            most = (Decimal(bounds.max) * _KEY_STEPS).to_integral_value(ROUND_FLOOR)
+            where.append(f"p.price_order <= {self._put(min(int(most), UNKNOWN))}::bigint")
+        return [*where, f"p.price_order < {UNKNOWN}"] if where else []
 
     def _near(self, around: Near | None) -> list[str]:
         if around is None:
