@@ -38,8 +38,8 @@ _FILL: Final = """
 INSERT INTO properties (id, owner_id, job_id, dataset_id, run_id, source, source_id, url, title, price, currency, area,
     area_unit, square_metres, bedrooms, bathrooms, property_type, street, city, region, country, latitude, longitude,
     description, images, price_id, first_seen_at, last_seen_at, last_changed_at, price_changed_at, gone_at)
-SELECT gen_random_uuid(), CASE WHEN n % 10 = 0 THEN $2::uuid ELSE $1::uuid END, NULL, gen_random_uuid(), gen_random_uuid(),
-    'homes' || n % 7 || '.example', n::text, 'https://homes.example/' || n,
+SELECT gen_random_uuid(), CASE WHEN n % 10 = 0 THEN $2::uuid ELSE $1::uuid END, NULL, gen_random_uuid(),
+    gen_random_uuid(), 'homes' || n % 7 || '.example', n::text, 'https://homes.example/' || n,
     rooms || '-bedroom ' || kind || ' with ' || (ARRAY['garden', 'pool', 'view', 'garage', 'balcony'])[1 + n % 5],
     round((metres * (1500 + 40 * (c % 80)) * (0.6 + 0.8 * random()))::numeric, 0),
     CASE WHEN c % 3 = 0 THEN 'EUR' ELSE 'USD' END,
