@@ -20,6 +20,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError
 
+from adapters import metrics
 from adapters.cancellation import end
 from models.database import in_unit_of_work
 from models.events import (
@@ -152,6 +153,7 @@ class EventBus:
                         self._deliver(message["data"])
             except (RedisError, OSError, TimeoutError) as error:
                 if self.is_connected:
+                    metrics.current().reconnects.inc()
                     _log.warning("events_lost", error=repr(error))
                 self.is_connected = False
                 await asyncio.sleep(_RECONNECT_SECONDS[min(attempt, len(_RECONNECT_SECONDS) - 1)])

@@ -17,7 +17,7 @@ import orjson
 import structlog
 from redis.exceptions import RedisError
 
-from adapters import events
+from adapters import events, metrics
 from settings import Settings
 
 MAX_ENTRIES: Final = 64
@@ -46,7 +46,9 @@ class ShortCache:
         async with lock:
             kept = await self._read(full_key)
             if kept is not None and kept["at"] >= max(not_before, time.time() - self._seconds):
+                metrics.current().count_lookup(self._name, True)
                 return kept["data"]
+            metrics.current().count_lookup(self._name, False)
             started = time.time()
             data = await fetch()
             await self._write(full_key, orjson.dumps({"at": started, "data": data}))

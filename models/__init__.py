@@ -15,6 +15,7 @@ from models.media import Media
 from models.notifications import Notification, Preferences
 from models.outbox import OutboxMessage
 from models.outgoing_webhooks import WebhookDispatch, WebhookEndpoint
+from models.processes import Process
 from models.products import Product, ProductMedia, ProductPrice, ProductSource
 from models.projects import DeployHook, EnvironmentVariable, Project
 from models.properties import Property, PropertyPrice
@@ -61,6 +62,7 @@ __all__ = [
     "OutboxMessage",
     "OutputFile",
     "Preferences",
+    "Process",
     "Product",
     "ProductCandidate",
     "ProductMedia",

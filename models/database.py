@@ -161,6 +161,21 @@ class database_errors:
             raise ServiceUnavailable("The database does not answer; try again in a moment.") from error
 
 
+def pool_state() -> tuple[int, int, int, int]:
+    """The pool of this process: connections that are open, those in use, the limit, and callers that wait."""
+    if _gate is None:
+        return 0, 0, 0, 0
+    pool: asyncpg.Pool | None = getattr(get_connection("default"), "_pool", None)
+    waiting = sum(1 for waiter in getattr(_gate, "_waiters", None) or () if not waiter.done())
+    return (0, 0, 0, waiting) if pool is None else (*state_of(pool), waiting)
+
+
+def state_of(pool: asyncpg.Pool) -> tuple[int, int, int]:
+    """Connections of a pool that are open, those in use, and the limit."""
+    size = pool.get_size()
+    return size, size - pool.get_idle_size(), pool.get_max_size()
+
+
 def is_outage(error: BaseException) -> bool:
     """Whether an error says that PostgreSQL is away, restarting or too slow, and the same call may work later."""
     return isinstance(

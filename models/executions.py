@@ -86,6 +86,8 @@ class Claim:
     log_sequence: int
     log_bytes: int
     remaining_seconds: float
+    waited_seconds: float = 0.0
+    """From the request to this claim."""
 
 
 class Execution(Model):

@@ -89,7 +89,8 @@ UPDATE executions SET
     started_at = coalesce(started_at, clock_timestamp())
 FROM chosen WHERE executions.id = chosen.id AND executions.status = 'QUEUED'
 RETURNING executions.id, kind, owner_id, attempt, stage, log_sequence, log_bytes,
-    timeout_seconds - worked_seconds AS remaining_seconds
+    timeout_seconds - worked_seconds AS remaining_seconds,
+    extract(epoch FROM clock_timestamp() - queued_at)::float8 AS waited_seconds
 """  # noqa: S608 - joined from constants of this module
 
 # Claims of a kind happen one after the other, so that the caps are exact. A worker that freezes in between is
@@ -126,6 +127,7 @@ async def claim(
         log_sequence=row["log_sequence"],
         log_bytes=row["log_bytes"],
         remaining_seconds=max(0.0, row["remaining_seconds"]),
+        waited_seconds=max(0.0, row["waited_seconds"]),
     )
 
 

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from adapters import events
+from adapters import events, metrics
 from errors import Conflict, Forbidden, NotFound, Unauthorized, ValidationFailed
 from models import access_token_queries, project_queries
 from models.access_token_queries import KnownToken
@@ -184,6 +184,7 @@ async def _known(token: str, origin: Origin) -> KnownToken:
     token_hash = hash_of(token)
     now = asyncio.get_running_loop().time()
     known = cache.get(token_hash, now=now)
+    metrics.current().count_lookup("access_tokens", known is not None)
     if known is None:
         changes = cache.changes
         known = await access_token_queries.find_by_hash(token_hash)

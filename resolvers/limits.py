@@ -16,7 +16,7 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final
 from uuid import UUID
 
-from adapters import rate_limits
+from adapters import metrics, rate_limits
 from adapters.rate_limits import Charge, Limiter, Policy, Standing
 from errors import RateLimitExceeded, Unauthorized, ValidationFailed
 from models import users
@@ -187,6 +187,7 @@ class Slot:
         """Make it; raises RateLimitExceeded when there is no room."""
         if self.refusal is not None:
             if self.charge is not None:
+                metrics.current().refusals.labels(self.charge.policy.name).inc()
                 limit_news.log_refusal(self.charge.policy, self.charge.subject)
             raise self.refusal
         self.is_used = True
@@ -275,6 +276,7 @@ async def _take(charges: Sequence[Charge], message: str, origin: Origin | None) 
     refused = await _refused(charges)
     if refused is not None:
         charge, standing = refused
+        metrics.current().refusals.labels(charge.policy.name).inc()
         await limit_news.tell(charge.policy, charge.subject, origin)
         raise _refusal(standing, message)
 

@@ -17,6 +17,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
+from adapters import metrics
 from adapters.events import hub, publish
 from adapters.passwords import PasswordHasher
 from adapters.secret_box import SecretBox
@@ -146,6 +147,7 @@ async def authenticate(token: str, origin: Origin) -> Actor:
     claims = handle.tokens.read_access(token)
     now = asyncio.get_running_loop().time()
     session = handle.cache.get(claims.session_id, now=now)
+    metrics.current().count_lookup("sessions", session is not None)
     if session is None:
         changes = handle.cache.changes
         session = await find_live(claims.session_id, idle_days=handle.settings.session_idle_days)

@@ -20,6 +20,7 @@ from uuid import UUID
 
 import structlog
 
+from adapters import metrics
 from adapters.cancellation import end
 from adapters.events import Hub
 from adapters.storage import Storage, StorageUnavailable
@@ -246,12 +247,14 @@ class SiteCache:
         found = self._bodies.get(object_key)
         if found is not None:
             self._bodies.move_to_end(object_key)
+            metrics.current().count_lookup("site_files", True)
         return found
 
     async def load_body(self, object_key: str, size: int) -> bytes:
         """Small content, whole. Raises SitesUnavailable, and ObjectNotFound when it is gone."""
         found = self.body(object_key)
         if found is None:
+            metrics.current().count_lookup("site_files", False)
             fetch = self._body_fetches.get(object_key, lambda: self._read(object_key, size))
             found = await _available(fetch, BODY_SECONDS)
         return found

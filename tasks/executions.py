@@ -18,7 +18,7 @@ from uuid import UUID
 import asyncpg
 import structlog
 
-from adapters import events
+from adapters import events, metrics
 from adapters.cancellation import end
 from models import leases, logs
 from models.database import is_outage
@@ -91,6 +91,13 @@ class Engine:
         running = sum(1 for held in self._held.values() if held.kind.name == kind)
         return max(0, self._kinds[kind].slots - running)
 
+    def slots(self) -> dict[str, tuple[int, int]]:
+        """Of each kind, how many places this worker has and how many are taken."""
+        return {
+            name: (kind.slots, sum(1 for held in self._held.values() if held.kind.name == name))
+            for name, kind in self._kinds.items()
+        }
+
     # -- claiming
 
     async def _lane(self, kind: Kind) -> None:
@@ -139,6 +146,9 @@ class Engine:
         held.task = asyncio.create_task(self._perform(held), name=f"execution-{claim.execution_id}")
         held.task.add_done_callback(lambda task: self._ended(claim, task))
         self._changed(claim)
+        metrics.current().started.labels(kind.name).inc()
+        if claim.attempt == 1:
+            metrics.current().wait_seconds.labels(kind.name).observe(claim.waited_seconds)
         _log.info("execution_started", execution_id=str(claim.execution_id), kind=kind.name, attempt=claim.attempt)
 
     def _ended(self, claim: Claim, task: asyncio.Task[None]) -> None:
@@ -150,6 +160,19 @@ class Engine:
     # -- one execution
 
     async def _perform(self, held: Held) -> None:
+        claim = held.work.claim
+        started = time.monotonic()
+        # Whatever is logged for this attempt, by whomever, says which one it was.
+        with structlog.contextvars.bound_contextvars(
+            execution_id=str(claim.execution_id), kind=claim.kind, attempt=claim.attempt
+        ):
+            try:
+                await self._attempt(held)
+            finally:
+                held.work.end_stage()
+                metrics.current().run_seconds.labels(claim.kind).observe(time.monotonic() - started)
+
+    async def _attempt(self, held: Held) -> None:
         work = held.work
         writer = asyncio.create_task(work.log.run(), name=f"log-{work.id}")
         writer.add_done_callback(lambda task: None if task.cancelled() else held.lose())
@@ -166,7 +189,9 @@ class Engine:
             if held.is_handed_back and not work.has_strays:
                 await self._hand_back(work)
             else:
-                _log.warning("lease_lost", execution_id=str(work.id), attempt=work.claim.attempt)
+                metrics.current().leases_lost.labels(work.claim.kind).inc()
+                metrics.current().finished.labels(work.claim.kind, "LEASE_LOST").inc()
+                _log.warning("lease_lost")
         finally:
             self._changed(work.claim)
             await end(writer)
@@ -219,12 +244,9 @@ class Engine:
             outcome = await _crashed(work)
             await work.log.finish()
             await self._store(work, outcome)
-        _log.info(
-            "execution_finished",
-            execution_id=str(work.id),
-            status=outcome.status.value,
-            failure=outcome.failure and outcome.failure.code.value,
-        )
+        failure = outcome.failure and outcome.failure.code.value
+        metrics.current().finished.labels(work.claim.kind, failure or outcome.status.value).inc()
+        _log.info("execution_finished", status=outcome.status.value, failure=failure)
 
     async def _store(self, work: Work, outcome: Outcome) -> None:
         async def write(connection: asyncpg.Connection) -> None:
@@ -251,7 +273,8 @@ class Engine:
                 await leases.hand_back(connection, work.claim)
 
             await self.persist(work, write)
-            _log.info("execution_handed_back", execution_id=str(work.id))
+            metrics.current().finished.labels(work.claim.kind, "HANDED_BACK").inc()
+            _log.info("execution_handed_back")
 
     # -- the ledger: fenced writes
 
@@ -287,11 +310,15 @@ class Engine:
         for attempt in range(1_000_000):
             try:
                 async with self._pool.acquire(timeout=5) as connection:
-                    if await logs.append(connection, claim, after_sequence=after_sequence, lines=lines):
-                        return
-                    if await logs.last_sequence_of(connection, claim) == after_sequence + len(lines):
-                        return
-                raise LeaseLost
+                    is_stored = (
+                        await logs.append(connection, claim, after_sequence=after_sequence, lines=lines)
+                        or await logs.last_sequence_of(connection, claim) == after_sequence + len(lines)
+                    )
+                if not is_stored:
+                    raise LeaseLost
+                metrics.current().log_lines.inc(len(lines))
+                metrics.current().log_bytes.inc(sum(len(line.message.encode()) for line in lines))
+                return
             except Exception as error:
                 if not is_outage(error) or time.monotonic() > patience_until:
                     raise

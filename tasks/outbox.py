@@ -18,7 +18,7 @@ from typing import Any, Final
 import asyncpg
 import structlog
 
-from adapters import events
+from adapters import events, metrics
 from adapters.events import Watcher
 from errors import SwitchyardError
 from models import outbox
@@ -122,6 +122,7 @@ async def _tell(
         async with pool.acquire(timeout=5) as connection:
             if failure is None:
                 await outbox.settle(connection, message)
+                _count(message, "TOLD")
             elif isinstance(failure, NotYet):
                 await outbox.put_off(connection, message, error=None, seconds=failure.seconds)
             else:
@@ -142,10 +143,16 @@ async def _write_down(connection: asyncpg.Connection, message: TakenMessage, fai
     is_fault = not (isinstance(failure, GiveUp | SwitchyardError) or is_outage(failure))
     if isinstance(failure, GiveUp) or message.attempts >= MAX_ATTEMPTS:
         await outbox.give_up(connection, message, error=reason)
+        _count(message, "GIVEN_UP")
         _log.error("outbox_given_up", **fields, exc_info=failure if is_fault else None)
     else:
         await outbox.put_off(connection, message, error=reason, seconds=pause_seconds(message.attempts))
+        _count(message, "PUT_OFF")
         _log.warning("outbox_put_off", **fields, exc_info=failure if is_fault else None)
+
+
+def _count(message: TakenMessage, result: str) -> None:
+    metrics.current().outbox.labels(message.topic, result).inc()
 
 
 async def _hand_back(pool: asyncpg.Pool, message: TakenMessage) -> None:

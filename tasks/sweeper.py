@@ -12,7 +12,7 @@ import random
 import asyncpg
 import structlog
 
-from adapters import events
+from adapters import events, metrics
 from adapters.storage import Storage
 from errors import SwitchyardError
 from models import leases
@@ -45,7 +45,9 @@ async def _sweep_leases(settings: Settings, pool: asyncpg.Pool) -> None:
         swept = await leases.sweep(
             connection, limit=SWEEP_LIMIT, compact_log_after_seconds=settings.log_compact_after_seconds
         )
+    metrics.current().sweeps.inc()
     for lost in swept:
+        metrics.current().swept.labels(lost.kind).inc()
         _log.warning("worker_lost", execution_id=str(lost.execution_id), status=lost.status.value)
         await events.publish(ExecutionChanged(lost.execution_id, lost.owner_id))
         if lost.status is ExecutionStatus.QUEUED:

@@ -7,6 +7,7 @@ goes through `Work`, which carries the fencing token: after the lease is lost ev
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from uuid import UUID
 
 import asyncpg
 
-from adapters import processes
+from adapters import metrics, processes
 from adapters.processes import Limits, ProcessTree, TreeStillAlive
 from models.events import Event
 from models.executions import Claim, ExecutionStatus, Failure, FailureCode
@@ -104,6 +105,7 @@ class Work:
         self._deadline = deadline
         self._trees: set[ProcessTree] = set()
         self._progress = 0
+        self._stage_since = time.monotonic()
 
     @property
     def id(self) -> UUID:
@@ -136,6 +138,7 @@ class Work:
             return
         self._progress = progress
         if is_new_stage:
+            self.end_stage()
             self.log.stage = stage
         await self._ledger.advance(self, progress, stage)
 
@@ -163,6 +166,13 @@ class Work:
             # A cancellation wins over the bad news, and carries it as its cause.
             self.has_strays |= isinstance(error, TreeStillAlive) or isinstance(error.__cause__, TreeStillAlive)
             raise
+
+    def end_stage(self) -> None:
+        """Measure the stage that is over, if there was one in this attempt."""
+        now, since = time.monotonic(), self._stage_since
+        self._stage_since = now
+        if self.log.stage is not None:
+            metrics.current().observe_stage(self.claim.kind, self.log.stage, now - since)
 
     def renew(self, lease_deadline: float) -> None:
         """The lease holds until then: let the process trees live as long."""
