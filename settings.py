@@ -78,6 +78,14 @@ class Settings(BaseSettings):
     trusted_proxies: CommaSeparated = Field(
         (), description="Addresses or networks of reverse proxies whose X-Forwarded-For is believed"
     )
+    access_log: bool = Field(True, description="Write a line for each request and each WebSocket that is over")
+    metrics_token: SecretStr | None = Field(
+        None, description="Bearer token for /metrics; without one only development's own machine may read it"
+    )
+    metrics_port: int = Field(0, ge=0, le=65_535, description="Port of a worker's /metrics and /healthz; 0 for none")
+    metrics_host: str = Field(
+        "127.0.0.1", description="Address of that port; one that others reach needs METRICS_TOKEN"
+    )
     introspection: bool = Field(True, description="Answer GraphQL introspection")
     drain_seconds: float = Field(
         0.0,
@@ -393,6 +401,12 @@ class Settings(BaseSettings):
     def _production_is_strict(self) -> Settings:
         if self.heartbeat_seconds * 3 > self.lease_seconds:
             raise ValueError("HEARTBEAT_SECONDS must be at most a third of LEASE_SECONDS")
+        if (
+            self.metrics_port
+            and self.metrics_token is None
+            and self.metrics_host not in ("127.0.0.1", "::1", "localhost")
+        ):
+            raise ValueError("METRICS_TOKEN is needed when METRICS_HOST is not this machine alone")
         if self.environment is Environment.PRODUCTION and not self.base_url.startswith("https://"):
             raise ValueError("BASE_URL must be https in production")
         if self.storage_backend is StorageBackend.S3 and not (self.s3_access_key_id and self.s3_secret_access_key):

@@ -95,7 +95,9 @@ class Metrics:
 
         # -- the process and what it leans on
         self.loop_lag = Gauge(
-            "switchyard_event_loop_lag_seconds", "Longest delay of the event loop in the last seconds.", registry=registry
+            "switchyard_event_loop_lag_seconds",
+            "Longest delay of the event loop in the last seconds.",
+            registry=registry,
         )
         self.pool = Gauge(
             "switchyard_database_pool_connections",
@@ -122,7 +124,10 @@ class Metrics:
             registry=registry,
         )  # fmt: skip
         self.started = Counter(
-            "switchyard_executions_started", "Executions that a worker began, each attempt.", ["kind"], registry=registry
+            "switchyard_executions_started",
+            "Executions that a worker began, each attempt.",
+            ["kind"],
+            registry=registry,
         )
         self.finished = Counter(
             "switchyard_executions_finished",
@@ -159,7 +164,9 @@ class Metrics:
             ["topic", "result"],
             registry=registry,
         )
-        self.leases_lost = Counter("switchyard_leases_lost", "Leases that this worker lost.", ["kind"], registry=registry)
+        self.leases_lost = Counter(
+            "switchyard_leases_lost", "Leases that this worker lost.", ["kind"], registry=registry
+        )
         self.sweeps = Counter("switchyard_sweeps", "Looks for executions whose worker is gone.", registry=registry)
         self.swept = Counter(
             "switchyard_executions_recovered", "Executions taken back from a lost worker.", ["kind"], registry=registry
@@ -205,6 +212,12 @@ class Metrics:
         for place, state in enumerate(("open", "in_use", "limit")):
             self.pool.labels(name, state).set_function(lambda place=place: read()[place])  # type: ignore[misc] # a default
         self.pool_waiting.labels(name).set_function(lambda: read()[3])
+
+    def watch_slots(self, read: Callable[[], dict[str, tuple[int, int]]]) -> None:
+        """Show from now on, of each kind that is offered now, how many places there are and how many are taken."""
+        for kind in read():
+            for place, state in enumerate(("all", "busy")):
+                self.slots.labels(kind, state).set_function(lambda kind=kind, place=place: read()[kind][place])  # type: ignore[misc] # defaults
 
     def count_lookup(self, cache: str, is_hit: bool) -> None:
         """A look into a cache."""

@@ -310,10 +310,9 @@ class Engine:
         for attempt in range(1_000_000):
             try:
                 async with self._pool.acquire(timeout=5) as connection:
-                    is_stored = (
-                        await logs.append(connection, claim, after_sequence=after_sequence, lines=lines)
-                        or await logs.last_sequence_of(connection, claim) == after_sequence + len(lines)
-                    )
+                    is_stored = await logs.append(
+                        connection, claim, after_sequence=after_sequence, lines=lines
+                    ) or await logs.last_sequence_of(connection, claim) == after_sequence + len(lines)
                 if not is_stored:
                     raise LeaseLost
                 metrics.current().log_lines.inc(len(lines))

@@ -6,22 +6,25 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Final
 
 import asyncpg
 import structlog
 
-from adapters import ai, events, github, webhook_sender
+from adapters import ai, events, github, metrics, webhook_sender
 from adapters.cancellation import end
+from adapters.loop_lag import LoopLag
 from adapters.mail import open_mailer
+from adapters.metrics import Metrics
 from adapters.secret_box import SecretBox
 from adapters.storage import Storage, open_storage
 from adapters.structured_logs import set_up_logging
 from models import database
 from models.ids import new_id
+from models.processes import ProcessRole
 from settings import Settings
 from tasks import (
     account_letters,
@@ -31,8 +34,10 @@ from tasks import (
     execution_news,
     github_hooks,
     github_reports,
+    heartbeat,
     mail,
     media_upkeep,
+    metrics_port,
     outbox,
     periodic,
     queue,
@@ -104,6 +109,7 @@ async def run(
     set_up_logging(settings)
     name = f"{socket.gethostname()[:32]}:{os.getpid()}:{str(new_id())[-6:]}"
     async with AsyncExitStack() as stack:
+        counted = stack.enter_context(metrics.opened())
         await stack.enter_async_context(events.connected(settings))
         await stack.enter_async_context(queue.connected(settings))
         await stack.enter_async_context(github.connected(settings))
@@ -117,6 +123,7 @@ async def run(
         offered = {kind.name: kind for kind in kinds(settings, storage, pool) if kind.slots > 0}
         tellers = handlers(settings, storage, pool)
         engine = Engine(settings, pool, offered, name)
+        await stack.enter_async_context(_watched(settings, counted, pool, engine))
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, engine.drain)
@@ -146,6 +153,22 @@ async def run(
             await engine.run()
             await end(*helpers)
         _log.info("worker_stopped", worker=name)
+
+
+@asynccontextmanager
+async def _watched(settings: Settings, counted: Metrics, pool: asyncpg.Pool, engine: Engine) -> AsyncIterator[None]:
+    """Show how this worker is: to the other processes by its heartbeat, to Prometheus on a port of its own."""
+    lag = LoopLag()
+    counted.loop_lag.set_function(lambda: lag.worst_milliseconds / 1_000)
+    counted.watch_pool("main", lambda: (*database.state_of(pool), 0))
+    counted.watch_pool("scheduler", database.pool_state)
+    counted.watch_slots(engine.slots)
+    with lag.watched():
+        async with (
+            heartbeat.beating(settings, ProcessRole.WORKER, engine.worker, slots=engine.slots),
+            metrics_port.served(settings, lag),
+        ):
+            yield
 
 
 def _pool(settings: Settings) -> asyncpg.Pool:
