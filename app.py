@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, Final, cast
@@ -26,11 +27,14 @@ from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from adapters import events, github, openid, webhook_sender
+from adapters import events, github, metrics, openid, webhook_sender
+from adapters.loop_lag import LoopLag
 from adapters.storage import Storage, open_storage
 from adapters.structured_logs import set_up_logging
 from models import database
-from resolvers import access_tokens, limits, sessions, standing, statistics_cache, status, webhook_endpoints
+from models.ids import new_id
+from models.processes import ProcessRole
+from resolvers import access_tokens, limits, sessions, standing, statistics_cache, status, system, webhook_endpoints
 from schema import (
     account_pages,
     build_schema,
@@ -43,6 +47,7 @@ from schema import (
     status_pages,
     webhooks,
 )
+from schema import metrics as metrics_page
 from schema.context import AppState
 from schema.credentials import Gate
 from schema.execution import Operations
@@ -61,7 +66,7 @@ from schema.sites import SiteHosts, Sites
 from schema.uploads import PREFLIGHT_HEADERS
 from schema.websocket import GraphQLSocket
 from settings import Settings
-from tasks import queue
+from tasks import heartbeat, queue
 
 PREFLIGHT_SECONDS: Final = 7_200  # as long as Chromium keeps one
 STALLED_PEER_MILLISECONDS: Final = 15_000
@@ -79,9 +84,10 @@ def create_app(settings: Settings) -> Starlette:
     health = Health(settings, storage=lambda: app.state.storage)
     cache = SiteCache(storage=lambda: app.state.storage, body_bytes=settings.site_cache_megabytes * 2**20)
     sites = Sites(cache, storage=lambda: app.state.storage, strict_transport=settings.is_production)
+    routes = _routes(settings, health)
     app = Starlette(
-        routes=_routes(settings, health),
-        middleware=[Middleware(SiteHosts, sites=sites, settings=settings), *_middleware(settings)],
+        routes=routes,
+        middleware=[Middleware(SiteHosts, sites=sites, settings=settings), *_middleware(settings, routes)],
         exception_handlers=REFUSAL_HANDLERS,
         lifespan=lambda app: _opened(app, settings, cache),
     )
@@ -112,16 +118,18 @@ def _routes(settings: Settings, health: Health) -> list[BaseRoute]:
         *deploy_hooks.routes(),
         *oauth.routes(settings),
         *webhooks.routes(settings),
+        *metrics_page.routes(settings),
         Route("/healthz", health.alive),
         Route("/readyz", health.ready),
     ]
 
 
-def _middleware(settings: Settings) -> list[Middleware]:
+def _middleware(settings: Settings, routes: Sequence[BaseRoute]) -> list[Middleware]:
     """Outermost first: what is added to answers must wrap everything that may refuse."""
+    paths = frozenset(route.path.split("/")[1] for route in routes if isinstance(route, Route))
     return [
         Middleware(RequestIdentity, trusted_proxies=settings.trusted_proxies),
-        Middleware(AccessLog),
+        Middleware(AccessLog, writes=settings.access_log, paths=paths),
         Middleware(SecurityHeaders, strict_transport=settings.is_production),
         Middleware(
             CORSMiddleware,
@@ -152,6 +160,8 @@ def _middleware(settings: Settings) -> list[Middleware]:
 async def _opened(app: Starlette, settings: Settings, cache: SiteCache) -> AsyncIterator[None]:
     set_up_logging(settings)
     async with AsyncExitStack() as stack:
+        counted = stack.enter_context(metrics.opened())
+        counted.watch_pool("main", database.pool_state)
         await stack.enter_async_context(database.connected(settings))
         await stack.enter_async_context(events.connected(settings))
         await stack.enter_async_context(queue.connected(settings))
@@ -162,10 +172,15 @@ async def _opened(app: Starlette, settings: Settings, cache: SiteCache) -> Async
         await stack.enter_async_context(sessions.opened(settings))
         stack.enter_context(access_tokens.opened())
         await stack.enter_async_context(standing.opened(settings))
-        stack.enter_context(app.state.health.loop_lag.watched())
+        lag: LoopLag = app.state.health.loop_lag
+        stack.enter_context(lag.watched())
+        counted.loop_lag.set_function(lambda: lag.worst_milliseconds / 1_000)
         await stack.enter_async_context(limits.opened(settings))
         await stack.enter_async_context(status.opened())
         await stack.enter_async_context(cache.opened(events.hub()))
+        await stack.enter_async_context(system.opened(settings))
+        name = f"{socket.gethostname()[:32]}:{os.getpid()}:{str(new_id())[-6:]}"
+        await stack.enter_async_context(heartbeat.beating(settings, ProcessRole.API, name))
         stack.enter_context(statistics_cache.views.opened(events.hub()))
         yield
 

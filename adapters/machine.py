@@ -50,8 +50,8 @@ class MachineMeter:
 
     def __init__(self, folder: Path, *, since: MachineMeter | None = None) -> None:
         self._folder = folder
-        self._before = _count() if since is None else since._before
-        self._rates = (0.0, 0.0, 0.0) if since is None else since._rates
+        self._before: _Counters = _count() if since is None else since._before
+        self._rates: tuple[float, float, float] = (0.0, 0.0, 0.0) if since is None else since._rates
 
     def read(self) -> MachineReading:
         """The machine now."""
@@ -113,6 +113,6 @@ def _count() -> _Counters:
         at=time.monotonic(),
         busy=passed - idle,
         passed=passed,
-        received=network.bytes_recv if network else 0,
-        sent=network.bytes_sent if network else 0,
+        received=network.bytes_recv,
+        sent=network.bytes_sent,
     )

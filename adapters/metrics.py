@@ -26,7 +26,8 @@ OTHER: Final = "other"
 _REQUEST_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _WORK_SECONDS: Final = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1_800, 3_600, 14_400, 86_400)
 
-prometheus_client.disable_created_metrics()  # twice the series, and nobody reads them
+# Twice the series, and nobody reads them.
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call] # the library leaves it bare
 
 
 class LabelSet:
@@ -66,6 +67,7 @@ class Metrics:
             buckets=_REQUEST_SECONDS,
             registry=registry,
         )
+        self.site_requests = Counter("switchyard_site_requests", "Requests for sites.", registry=registry)
         self._operations = Counter(
             "switchyard_graphql_operations",
             "GraphQL operations by root field, type and code of the first error (OK without one).",

@@ -103,7 +103,7 @@ async def counts() -> dict[str, tuple[int, bool]]:
         )
     }
     exact = [name for name, table in COUNTED.items() if estimates.get(table, 0) < EXACT_ROWS]
-    pairs = ", ".join(f"'{name}', (SELECT count(*) FROM {COUNTED[name]})" for name in exact)
+    pairs = ", ".join(f"'{name}', (SELECT count(*) FROM {COUNTED[name]})" for name in exact)  # noqa: S608 - constants
     found = database.from_json(await database.value(f"SELECT json_build_object({pairs})::text"))
     return {
         name: (found[name], False) if name in found else (int(estimates[table]), True)

@@ -83,10 +83,11 @@ class _Kept(Generic[_T]):
 class _Sampler:
     """Takes samples for all subscribers of an interval."""
 
-    def __init__(self, board: Board, seconds: int) -> None:
+    def __init__(self, board: Board, seconds: int, make: Callable[[Sample], Any]) -> None:
         self.subscribers = 0
         self.latest: SharedEvent | None = None
         self._board = board
+        self._make = make
         self._seconds = seconds
         self._meter = board.meter()
         self._change: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -94,7 +95,7 @@ class _Sampler:
 
     async def wait(self, seconds: float) -> None:
         """Until the next sample, at most so long; raises what ended the sampler."""
-        await asyncio.wait({asyncio.shield(self._change), self.task}, timeout=seconds, return_when="FIRST_COMPLETED")
+        await asyncio.wait({self._change, self.task}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         if self.task.done():
             self.task.result()
 
@@ -112,7 +113,7 @@ class _Sampler:
             else:
                 is_away = False
                 metrics.current().samples.inc()
-                self.latest = SharedEvent(sample, audience="operators")
+                self.latest = SharedEvent(self._make(sample), audience="operators")
                 change, self._change = self._change, loop.create_future()
                 change.set_result(None)
             due = max(due + self._seconds, loop.time())
@@ -162,10 +163,15 @@ class Board:
             found: dict[str, Any] = await self._stats.get(self._settings, "all", read)
         return {**found, "storage": await self.storage()}
 
-    async def follow(self, actor_now: Callable[[], Actor], seconds: int) -> AsyncGenerator[SharedEvent, None]:
-        """A sample now and then every so many seconds, for as long as the actor may see it."""
+    async def follow(
+        self, actor_now: Callable[[], Actor], seconds: int, *, make: Callable[[Sample], Any]
+    ) -> AsyncGenerator[SharedEvent, None]:
+        """A sample now and then every so many seconds, for as long as the actor may see it.
+
+        All subscribers of an interval get the same events; `make` is what the first of them wanted samples made into.
+        """
         seen = None
-        async with self._joined(seconds) as sampler:
+        async with self._joined(seconds, make) as sampler:
             while True:
                 if not actor_now().may(Permission.SYSTEM_READ):
                     raise Forbidden("You may not see this any more.", permission=Permission.SYSTEM_READ.value)
@@ -189,10 +195,10 @@ class Board:
         await end(*(sampler.task for sampler in self._samplers.values()))
 
     @asynccontextmanager
-    async def _joined(self, seconds: int) -> AsyncIterator[_Sampler]:
+    async def _joined(self, seconds: int, make: Callable[[Sample], Any]) -> AsyncIterator[_Sampler]:
         sampler = self._samplers.get(seconds)
         if sampler is None or sampler.task.done():
-            sampler = self._samplers[seconds] = _Sampler(self, seconds)
+            sampler = self._samplers[seconds] = _Sampler(self, seconds, make)
         sampler.subscribers += 1
         try:
             yield sampler

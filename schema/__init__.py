@@ -58,6 +58,7 @@ from schema.schedules import SchedulesQuery
 from schema.second_factor import SecondFactorMutation
 from schema.sign_in import SignInMutation
 from schema.status import StatusQuery, StatusSubscription
+from schema.system import SystemQuery, SystemSubscription
 from schema.tools import ToolsMutation, ToolsQuery
 from schema.user_administration import UserAdministrationMutation, UserAdministrationQuery
 from schema.users import UsersQuery
@@ -94,6 +95,7 @@ _QUERIES: tuple[type, ...] = (
     ProductsQuery,
     PropertiesQuery,
     DashboardQuery,
+    SystemQuery,
     AnalyticsQuery,
     StatusQuery,
     IncidentsQuery,
@@ -130,6 +132,7 @@ _MUTATIONS: tuple[type, ...] = (
 _SUBSCRIPTIONS: tuple[type, ...] = (
     ExecutionsSubscription,
     NotificationsSubscription,
+    SystemSubscription,
     StatusSubscription,
 )
 _TYPES: tuple[type, ...] = (JobRun, Deployment, Scan, OcrJob, ItemExport)

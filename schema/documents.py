@@ -34,6 +34,7 @@ from graphql.execution.collect_fields import FragmentDetails
 from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
+from adapters.metrics import OTHER
 from errors import SwitchyardError, ValidationFailed
 from schema.errors import FormattedError, shape_refusal
 from schema.guards import Cost, Limits, measure
@@ -59,6 +60,12 @@ class RequestRefused(Exception):
     def __init__(self, errors: list[FormattedError]) -> None:
         super().__init__(errors[0]["message"])
         self.errors = errors
+
+    @property
+    def code(self) -> str:
+        """The code of the first error."""
+        code: str = self.errors[0]["extensions"]["code"]
+        return code
 
     @property
     def status(self) -> int:
@@ -92,6 +99,8 @@ class Operation:
     shared_variables: tuple[str, ...]
     """Variables used anywhere but in the arguments of the root field: what a shared event's answer depends on."""
     plans: Plans
+    root: str = OTHER
+    """The name of its root field, which is one of the schema's; `several` when there are more."""
 
     @property
     def variable_names(self) -> frozenset[str]:
@@ -239,8 +248,28 @@ def _operations(schema: GraphQLSchema, document: DocumentNode, characters: int) 
             if definition.operation is OperationType.SUBSCRIPTION
             else (),
             plans=Plans(definition, characters=characters // len(definitions)),
+            root=_root_of(definition, fragments),
         )
     return operations
+
+
+def _root_of(operation: OperationDefinitionNode, fragments: Mapping[str, FragmentDefinitionNode]) -> str:
+    """What an operation is counted under: never a word of the client's."""
+    found: set[str] = set()
+    visited: set[str] = set()
+    stack = [operation.selection_set]
+    while stack:
+        for selection in stack.pop().selections:
+            if isinstance(selection, FieldNode):
+                found.add(selection.name.value)
+            elif isinstance(selection, InlineFragmentNode):
+                stack.append(selection.selection_set)
+            elif isinstance(selection, FragmentSpreadNode) and selection.name.value not in visited:
+                visited.add(selection.name.value)
+                stack.append(fragments[selection.name.value].selection_set)
+    if all(name.startswith("__") for name in found):
+        return "introspection"
+    return found.pop() if len(found) == 1 else "several"
 
 
 def _shared_variables(

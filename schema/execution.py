@@ -9,6 +9,7 @@ subscription's source is closed before its stream ends, whatever ended it.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from graphql.execution.values import VariableValues, get_variable_values
 from graphql.pyutils import Path
 from strawberry.execution import optimized_is_awaitable
 
+from adapters import metrics
 from errors import ServiceUnavailable, SwitchyardError, ValidationFailed
 from models.permissions import Actor
 from resolvers.streams import SharedEvent
@@ -40,6 +42,9 @@ QUERY_SECONDS: Final = 10.0
 MUTATION_SECONDS: Final = 30.0
 CLOSE_SECONDS: Final = 5.0
 """How long the source of a subscription may take to clean up."""
+
+_LEFT: Final = "CANCELLED"
+"""The code of an operation whose client did not wait for its end."""
 
 _MAX_VARIABLE_ERRORS: Final = 20
 _NO_VARIABLES: Final = VariableValues({}, {})
@@ -97,7 +102,16 @@ class Operations:
         Reading a document takes the loop for itself for some milliseconds. So new ones are read one after the other,
         however many come at once, and the loop turns in between.
         """
-        if not self.cache.knows(request.query):
+        try:
+            return await self._read(request, context)
+        except RequestRefused as refused:
+            metrics.current().count_operation(metrics.OTHER, "unknown", refused.code, None)
+            raise
+
+    async def _read(self, request: OperationRequest, context: Context) -> Operation:
+        is_known = self.cache.knows(request.query)
+        metrics.current().count_lookup("documents", is_known)
+        if not is_known:
             try:
                 async with self._reading(context.actor), self._reader:
                     await asyncio.sleep(0)
@@ -112,10 +126,20 @@ class Operations:
         Raises RequestRefused when variables or cost are wrong, when its user asked too often, and when the deadline
         passes.
         """
-        executor = await self._admit(operation, variables, context)
-        is_mutation = operation.kind is OperationType.MUTATION
-        seconds = self.deadlines.mutation_seconds if is_mutation else self.deadlines.query_seconds
-        return encode(await self._run(executor, context, seconds), context.request_id)
+        started = time.perf_counter()
+        code = _LEFT
+        try:
+            executor = await self._admit(operation, variables, context)
+            is_mutation = operation.kind is OperationType.MUTATION
+            seconds = self.deadlines.mutation_seconds if is_mutation else self.deadlines.query_seconds
+            payload = await self._run(executor, context, seconds)
+            code = _code_of(payload)
+            return encode(payload, context.request_id)
+        except RequestRefused as refused:
+            code = refused.code
+            raise
+        finally:
+            metrics.current().count_operation(operation.root, operation.kind.value, code, time.perf_counter() - started)
 
     async def subscribe(
         self, operation: Operation, variables: dict[str, Any], context: Context
@@ -125,10 +149,18 @@ class Operations:
         Results of a `SharedEvent` are executed and encoded once for all that may see the same. The loaders of the
         context are fresh for every event. Close the generator to end the subscription.
         """
-        executor = await self._admit(operation, variables, context)
-        source = await self._open_source(executor, context)
+        try:
+            executor = await self._admit(operation, variables, context)
+            source = await self._open_source(executor, context)
+        except RequestRefused as refused:
+            metrics.current().count_operation(operation.root, operation.kind.value, refused.code, None)
+            raise
+        counted = metrics.current()
+        counted.count_operation(operation.root, operation.kind.value, "OK", None)
+        shown, sent = counted.subscriptions.labels(operation.root), counted.deliveries.labels(operation.root)
         shared_key = None
         context.state.open_subscriptions += 1
+        shown.inc()
         try:
             async for event in source:
                 context.forget_loaded()
@@ -144,6 +176,7 @@ class Operations:
                         ),
                         context.request_id,
                     )
+                sent.inc()
                 yield Frame(payload, getattr(event, "last_sequence", None))
         except RequestRefused:
             raise
@@ -151,6 +184,7 @@ class Operations:
             raise RequestRefused([shape_exception(error, request_id=context.request_id)]) from None
         finally:
             context.state.open_subscriptions -= 1
+            shown.dec()
             await _close(source)
 
     async def _admit(self, operation: Operation, variables: dict[str, Any], context: Context) -> Executor[Any]:
@@ -325,6 +359,11 @@ class PlannedExecutor(Executor[Any]):
             return data
 
         return complete()
+
+
+def _code_of(payload: dict[str, Any]) -> str:
+    errors = payload.get("errors")
+    return "OK" if not errors else str(errors[0]["extensions"]["code"])
 
 
 def encode(payload: dict[str, Any], request_id: str | None) -> bytes:

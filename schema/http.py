@@ -30,7 +30,7 @@ from schema.credentials import Caller, Gate, RawHeaders
 from schema.documents import Operation, RequestRefused
 from schema.errors import shape_refusal
 from schema.execution import Operations, encode_errors
-from schema.middleware import name_operation, origin_of
+from schema.middleware import name_caller, name_operation, origin_of
 from schema.multipart import boundary_of
 from schema.negotiation import Form, accepted_forms, is_json
 from schema.requests import OperationRequest, operation_request, read_json
@@ -109,6 +109,7 @@ class GraphQLEndpoint:
             raise _answer(415, "The body must be `application/json` in UTF-8, or a form with files.", origin)
         request = operation_request(read_json(await self._body(receive, origin)))
         caller = await self.gate.caller_of(headers, origin)
+        name_caller(scope, caller.actor)
         context = self._context(caller, origin)
         context.left = partial(_until_left, receive)
         if forms[0] is Form.EVENTS:
@@ -131,6 +132,7 @@ class GraphQLEndpoint:
         headers: RawHeaders = scope["headers"]
         refuse_without_preflight(headers)
         caller = await self.gate.caller_of(headers, origin)
+        name_caller(scope, caller.actor)
         if caller.actor.is_anonymous:
             raise Unauthorized("Sign in first: only users send files.")
         context = self._context(caller, origin)

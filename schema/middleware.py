@@ -25,9 +25,10 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from adapters import metrics
 from errors import ErrorCode, PayloadTooLarge, SwitchyardError
 from models.ids import new_id
-from models.permissions import Origin
+from models.permissions import Actor, Origin
 
 REQUEST_ID_HEADER: Final = "X-Request-ID"
 API_CONTENT_SECURITY_POLICY: Final = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
@@ -38,6 +39,9 @@ HSTS: Final = "max-age=31536000"
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_-]{8,64}", re.ASCII)
 _USER_AGENT_MAX: Final = 512
+_STREAM: Final = b"text/event-stream"
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "OPTIONS"})
+_CLIENT_LEFT: Final = 499
 _QUIET_PATHS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 _CODES: Final = {
     401: ErrorCode.UNAUTHORIZED,
@@ -64,6 +68,11 @@ def origin_of(connection: HTTPConnection | Scope) -> Origin:
 def name_operation(scope: Scope, name: str | None) -> None:
     """Tell the access log which GraphQL operation a request ran; the name only, never the text or the variables."""
     scope.setdefault("state", {})["operation_name"] = name
+
+
+def name_caller(scope: Scope, actor: Actor) -> None:
+    """Tell the access log who asks, if they are signed in: their id, and nothing that opens anything."""
+    scope.setdefault("state", {})["user_id"] = actor.user_id
 
 
 class RequestIdentity:
@@ -100,10 +109,15 @@ class RequestIdentity:
 
 
 class AccessLog:
-    """One line per request or WebSocket, when it is over."""
+    """One line per request or WebSocket, when it is over, and the count of requests.
 
-    def __init__(self, app: ASGIApp) -> None:
+    `paths` are the first parts of the paths that there are: whatever else is asked for is counted as `other`.
+    """
+
+    def __init__(self, app: ASGIApp, *, writes: bool = True, paths: frozenset[str] = frozenset()) -> None:
         self.app = app
+        self.writes = writes
+        self.paths = paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on and log how it went, also when it failed or the client left."""
@@ -115,6 +129,8 @@ class AccessLog:
         async def watch_sent(message: Message) -> None:
             if message["type"] in ("http.response.start", "websocket.http.response.start"):
                 seen["status"] = message["status"]
+                if any(pair[0] == b"content-type" and pair[1].startswith(_STREAM) for pair in message["headers"]):
+                    scope["state"]["is_stream"] = True
             elif message["type"] == "websocket.accept":
                 seen["status"] = 101
             elif message["type"] == "websocket.close":
@@ -134,10 +150,25 @@ class AccessLog:
         try:
             await self.app(scope, watch_received, watch_sent)
         finally:
-            self._write(scope, seen, (time.perf_counter() - started) * 1000)
+            seconds = time.perf_counter() - started
+            if scope["type"] == "http":
+                self._count(scope, seen, seconds)
+            if self.writes:
+                self._write(scope, seen, seconds * 1000)
+
+    def _count(self, scope: Scope, seen: dict[str, Any], seconds: float) -> None:
+        first = scope["path"].split("/", 2)[1]
+        metrics.current().count_request(
+            first if first in self.paths else metrics.OTHER,
+            seen["method"] if seen["method"] in _METHODS else metrics.OTHER,
+            seen["status"] or _CLIENT_LEFT,
+            None if "is_stream" in scope["state"] else seconds,
+        )
 
     @staticmethod
     def _write(scope: Scope, seen: dict[str, Any], milliseconds: float) -> None:
+        if (user_id := scope["state"].get("user_id")) is not None:
+            seen["user_id"] = str(user_id)
         if (operation := scope["state"].get("operation_name")) is not None:
             seen["operation"] = operation
         quiet = scope["path"] in _QUIET_PATHS and seen["status"] is not None and seen["status"] < 500

@@ -20,6 +20,7 @@ from uuid import UUID
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from adapters import metrics
 from adapters.storage import ObjectNotFound, Storage, StorageUnavailable
 from models.ids import Prefix, encode_id
 from models.site_paths import is_fingerprinted, may_be_fingerprinted
@@ -81,6 +82,7 @@ class SiteHosts:
         elif host.kind is HostKind.BAD:
             await SiteAnswer(scope, send).text(400, "The Host header names no host.")
         else:
+            metrics.current().site_requests.inc()
             await self._sites.answer(host.label, scope, receive, send)
 
     def _read(self, value: bytes) -> Host:

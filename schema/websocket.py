@@ -24,6 +24,7 @@ import structlog
 from graphql import OperationType
 from starlette.types import Receive, Scope, Send
 
+from adapters import metrics
 from errors import RateLimitExceeded, SwitchyardError, Unauthorized, ValidationFailed
 from models.permissions import Actor
 from schema.context import AppState, Context
@@ -31,7 +32,7 @@ from schema.credentials import Caller, Gate, bearer_token
 from schema.documents import RequestRefused
 from schema.errors import FormattedError, shape_refusal
 from schema.execution import Operations
-from schema.middleware import origin_of
+from schema.middleware import name_caller, origin_of
 from schema.requests import OperationRequest, operation_request, read_json, read_leniently
 
 SUBPROTOCOL: Final = "graphql-transport-ws"
@@ -70,10 +71,13 @@ class GraphQLSocket:
             await send({"type": "websocket.close"})  # before it is accepted this is a 403
             return
         self.state.open_sockets += 1
+        sockets = metrics.current().sockets
+        sockets.inc()
         try:
             await _Socket(self, scope, receive, send).serve()
         finally:
             self.state.open_sockets -= 1
+            sockets.dec()
 
 
 class _Closed(Exception):
@@ -212,6 +216,7 @@ class _Socket:
         self.quota_key = key
         self.init_timer.cancel()
         self.caller = caller
+        name_caller(self.scope, caller.actor)
         self._hold()
         await self._send({"type": "connection_ack"})
 
