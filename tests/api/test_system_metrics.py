@@ -1,4 +1,4 @@
-"""How the installation is, for administrators and for Prometheus: who may know, what is counted, what it costs to ask."""
+"""How the installation is, for administrators and for Prometheus: who may know, what is counted, who shares."""
 
 from __future__ import annotations
 
@@ -243,7 +243,8 @@ async def test_the_queue_is_as_the_database_has_it(
     assert 0 < sample["machine"]["memoryUsedBytes"] < sample["machine"]["memoryTotalBytes"]
     assert 0 < sample["machine"]["diskFreeBytes"] < sample["machine"]["diskTotalBytes"]
     assert 0 <= sample["machine"]["cpuPercent"] <= 100
-    assert sample["redis"]["reachable"] and sample["redis"]["memoryBytes"] > 0
+    assert sample["redis"]["reachable"]
+    assert sample["redis"]["memoryBytes"] > 0
     assert 0 < sample["database"]["connections"] <= sample["database"]["maxConnections"]
     stats = (await client.run(STATS, token=admin.token))["systemStats"]
     assert stats["users"] == {"count": await db.fetchval("SELECT count(*) FROM users"), "isEstimate": False}
