@@ -24,6 +24,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import maintenance
 import settings as settings_module
 from adapters import embedded, garbage
 from adapters.addresses import host_and_port
@@ -37,12 +38,6 @@ READY_SECONDS = 60
 DRAIN_SECONDS = 10
 PRACTICE_PORT = 8900
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# `make run` provides these three, so their absence is no fault where they are not used.
-PROVIDED = {
-    "database_url": "postgres://embedded",
-    "redis_url": "redis://embedded",
-    "secret_keys": "k:" + base64.b64encode(bytes(32)).decode("ascii"),
-}
 
 
 class PortTaken(Exception):
@@ -95,7 +90,18 @@ def _parser() -> argparse.ArgumentParser:
     schema = add("schema", print_schema, "Print the GraphQL schema")
     schema.add_argument("--check", action="store_true", help="only check that schema.graphql is up to date")
     add("settings", print_settings, "Print every setting with its default, as in .env.example")
-    add("doctor", doctor, "Check that this machine and the settings can run the service")
+    add("doctor", maintenance.doctor, "Check that this machine and the settings can run the service")
+    backup = add("backup", maintenance.backup, "Write all rows and files into one file while the service runs")
+    backup.add_argument("file", help="where to write; - is stdout")
+    backup.add_argument("--data", type=Path, help="the folder of `make run`, instead of DATABASE_URL")
+    backup.add_argument(
+        "--verify", action="store_true", help="only check that FILE is a whole backup; needs no database"
+    )
+    restore = add("restore", maintenance.restore, "Put a backup into an empty installation")
+    restore.add_argument("file", type=Path)
+    restore.add_argument("--data", type=Path, help="a folder for `make run`, instead of DATABASE_URL")
+    retention = add("retention", maintenance.retention, "Remove now what the settings say is old")
+    retention.add_argument("--dry-run", action="store_true", help="only say how much would go")
     return parser
 
 
@@ -315,7 +321,7 @@ def serve_egress_proxy(options: argparse.Namespace) -> int:
     from adapters.sandbox import egress_server
     from adapters.structured_logs import set_up_logging
 
-    settings = load(**{name: value for name, value in PROVIDED.items() if name.upper() not in os.environ})
+    settings = load(**{name: value for name, value in maintenance.PROVIDED.items() if name.upper() not in os.environ})
     guard, listening = egress_server.prepare(settings, *options.listen)
     set_up_logging(settings)
     asyncio.run(egress_server.serve(guard, listening, stop_signals=STOP_SIGNALS))
@@ -326,7 +332,7 @@ def serve_ai_service(options: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT; needs no database."""
     from schema import ai_service
 
-    settings = load(**{name: value for name, value in PROVIDED.items() if name.upper() not in os.environ})
+    settings = load(**{name: value for name, value in maintenance.PROVIDED.items() if name.upper() not in os.environ})
     return ai_service.run(settings, *options.listen)
 
 
@@ -454,39 +460,6 @@ def _setting_lines(name: str) -> list[str]:
     if isinstance(default, bool):
         text = text.lower()
     return [comment, f"# {name.upper()}={text}"]
-
-
-def doctor(_options: argparse.Namespace) -> int:
-    """Print one line for each check; 1 when something is wrong."""
-    from adapters.doctor import Finding, examine
-    from tasks.crawl.crawler.classes import faulty_spiders
-
-    absent = {name: value for name, value in PROVIDED.items() if name.upper() not in os.environ}
-    healthy = True
-
-    def report(finding: Finding) -> None:
-        nonlocal healthy
-        healthy = healthy and finding.ok
-        print(f"{'ok' if finding.ok else 'problem':8} {finding.subject}: {finding.detail}", flush=True)
-        if not finding.ok:
-            print(f"{'':8} → {finding.advice}", flush=True)
-
-    try:
-        settings = load(**absent)
-    except SettingsError as error:
-        report(Finding("Settings", False, str(error), "correct these variables"))
-        return 1
-    by_run = ", ".join(name.upper() for name in absent)
-    report(Finding("Settings", True, f"valid; `make run` provides {by_run}" if by_run else "valid"))
-
-    async def examine_all() -> None:
-        async for finding in examine(settings, own_postgres="database_url" in absent, own_redis="redis_url" in absent):
-            report(finding)
-
-    asyncio.run(examine_all())
-    for name, package, reason in faulty_spiders():
-        report(Finding(f"Spider {name}", False, f"{package}: {reason}", "correct or remove that package"))
-    return 0 if healthy else 1
 
 
 if __name__ == "__main__":

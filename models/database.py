@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
@@ -198,8 +199,8 @@ def is_outage(error: BaseException) -> bool:
     )
 
 
-async def migrate(database_url: str) -> list[str]:
-    """Bring the schema up to date and return the names of the migrations applied now.
+async def migrate(database_url: str, *, target: str | None = None) -> list[str]:
+    """Bring the schema up to date, or on to one migration, and return the names of the migrations applied now.
 
     Replicas that start together wait for each other on an advisory lock.
     """
@@ -207,11 +208,18 @@ async def migrate(database_url: str) -> list[str]:
     try:
         await lock.execute("SELECT pg_advisory_lock($1)", _MIGRATION_LOCK)
         before = await _applied(lock)
-        await run_migrations(config=tortoise_config(database_url))
+        await run_migrations(
+            config=tortoise_config(database_url), target=target and f"models.{target}", direction="forward"
+        )
         await Tortoise.close_connections()
         return sorted(await _applied(lock) - before)
     finally:
         await lock.close()
+
+
+def known_migrations() -> list[str]:
+    """Every migration that this version has, oldest first."""
+    return sorted(path.stem for path in (Path(__file__).parent / "migrations").glob("[0-9]*.py"))
 
 
 async def _applied(connection: asyncpg.Connection) -> set[str]:

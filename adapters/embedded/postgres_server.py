@@ -143,6 +143,19 @@ class PostgresServer(Server):
         draft.rename(self.work_folder)  # only a complete cluster gets its name
 
 
+def running_url(data_dir: Path) -> str:
+    """Address of the database of a folder whose server somebody else runs; raises EmbeddedError when nobody does."""
+    server = PostgresServer(data_dir)
+    try:
+        lines = server.pid_file.read_text(encoding="utf-8").splitlines()
+        password = (server.folder / "password").read_text(encoding="utf-8").strip()
+    except FileNotFoundError as error:
+        raise EmbeddedError(f"no PostgreSQL runs in {server.folder} yet; try again in a moment") from error
+    if len(lines) < 8 or lines[7].strip() != "ready":  # line 4 is the port, line 8 the status
+        raise EmbeddedError(f"PostgreSQL in {server.folder} is starting or stopping; try again in a moment")
+    return f"postgres://{USER}:{password}@127.0.0.1:{lines[3]}/{DATABASE}"
+
+
 def find_installation() -> Installation:
     """Where PostgreSQL's programs are: in the wheel, on PATH, or where Debian keeps them.
 

@@ -12,13 +12,13 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PACKAGES = ("schema", "resolvers", "tasks", "adapters", "models")
-ENTRY_POINTS = ("app.py", "cli.py")
+ENTRY_POINTS = ("app.py", "cli.py", "maintenance.py")
 LEAVES = ("settings.py", "errors.py")
-OURS = {*PACKAGES, "app", "cli", "settings", "errors", "tests"}
+OURS = {*PACKAGES, "app", "cli", "maintenance", "settings", "errors", "tests"}
 
 # Settings are read once and handed down. Those who may look at the environment themselves: the settings, the command
 # line that fills in what `make run` does not ask for, and the supervisor that gives its children a clean one.
-READS_ENVIRONMENT = ("settings.py", "cli.py", "adapters/embedded/")
+READS_ENVIRONMENT = ("settings.py", "cli.py", "maintenance.py", "adapters/embedded/")
 
 # The edges where nothing may escape: shaping of errors for clients, the loops of the engine, the outbox and the
 # scheduler, the sending of webhooks, the flush of effects, the child whose decoders raise whatever a stranger's file
