@@ -54,6 +54,7 @@ _OLD: Final[Mapping[Subject, tuple[str, str]]] = {
                  AND (finished_at IS NULL OR finished_at >= now() - make_interval(days => $1)))
            AND (EXISTS (SELECT 1 FROM items WHERE dataset_id = run.dataset_id)
                 OR EXISTS (SELECT 1 FROM crawl_requests WHERE dataset_id = run.dataset_id)
+                OR EXISTS (SELECT 1 FROM rejected_items WHERE dataset_id = run.dataset_id)
                 OR EXISTS (SELECT 1 FROM output_files WHERE run_id IN (
                     SELECT execution_id FROM job_runs WHERE dataset_id = run.dataset_id)))""",
     ),
@@ -156,5 +157,5 @@ async def remove_of_dataset(connection: Connection, dataset_id: UUID, *, limit: 
     return gone + len(files), [row["key"] for row in files]
 
 
-DATASET_TABLES: Final[Sequence[str]] = ("items", "crawl_requests")
+DATASET_TABLES: Final[Sequence[str]] = ("items", "crawl_requests", "rejected_items")
 """Tables that hold what a dataset is made of, each with `id` and `dataset_id`."""

@@ -77,7 +77,7 @@ async def restore(settings: Settings, storage: Storage, path: Path) -> Restored:
     try:
         async with connection.transaction():
             await _load(connection, archive, manifest)
-        migrated = await database.migrate(url)
+        migrated = await database.migrate(url) if newest != database.known_migrations()[-1] else []
         await connection.execute("ANALYZE")
     finally:
         await connection.close(timeout=_CLOSE_SECONDS)

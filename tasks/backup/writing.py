@@ -19,7 +19,7 @@ import asyncpg
 from adapters.backup_archive import CHECKS, FORMAT, HEADER, PIECE_BYTES, ROWS, ArchiveWriter, ContentChanged
 from adapters.storage import ObjectNotFound, Storage
 from errors import Conflict
-from models import backups, sealed
+from models import backups, database, sealed
 from settings import Settings
 
 CHECK_BATCH: Final = 500
@@ -64,8 +64,8 @@ async def connect(settings: Settings) -> asyncpg.Connection:
 async def _write(settings: Settings, storage: Storage, reader: asyncpg.Connection, file: IO[bytes]) -> Written:
     created: datetime = await reader.fetchval("SELECT now()")
     migrations = await backups.migrations(reader)
-    if not migrations:
-        raise Conflict("This database was never migrated: there is nothing to back up.")
+    if migrations != database.known_migrations():
+        raise Conflict("The database is not at the migrations of this version: run `switchyard migrate`, then try again.")
     archive = ArchiveWriter(file, created=created.timestamp())
     header = {
         "format": FORMAT,
