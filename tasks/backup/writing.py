@@ -65,7 +65,9 @@ async def _write(settings: Settings, storage: Storage, reader: asyncpg.Connectio
     created: datetime = await reader.fetchval("SELECT now()")
     migrations = await backups.migrations(reader)
     if migrations != database.known_migrations():
-        raise Conflict("The database is not at the migrations of this version: run `switchyard migrate`, then try again.")
+        raise Conflict(
+            "The database is not at the migrations of this version: run `switchyard migrate`, then try again."
+        )
     archive = ArchiveWriter(file, created=created.timestamp())
     header = {
         "format": FORMAT,
