@@ -22,8 +22,10 @@ from starlette.routing import Route
 
 from adapters import embedded
 from app import GRACE_SECONDS, HEAD_MAX_BYTES, STALLED_PEER_MILLISECONDS, listening_socket
+from models.ids import decode_id
 from schema.middleware import FAULT_HANDLERS, RequestIdentity
 from tests.conftest import ApiServer, Programs
+from tests.factories import Person
 from tests.harness.client import GraphQLClient, StreamClosed, open_socket
 from tests.harness.processes import CHECKOUT, Api
 from tests.harness.waiting import eventually
@@ -441,3 +443,29 @@ async def test_bad_setting_stops_the_start_by_name(
     server = programs.start(api_server.argv[1:], kind="api", **{variable: value})
     assert await server.wait_exit(20) == 2
     assert variable in server.log.read_text()
+
+
+# -- the access log
+
+
+async def test_the_line_of_a_request_says_who_asked_for_what_and_nothing_more(
+    api_server: ApiServer, client: GraphQLClient, admin: Person
+) -> None:
+    document = "query WhoAmI($hidden: Boolean!) { me { id @include(if: $hidden) username } }"
+    headers = {"X-Request-ID": "access-line-1"}
+    await client.run(document, {"hidden": True}, token=admin.token, operation_name="WhoAmI", headers=headers)
+    line = await api_server.wait_event("request", request_id="access-line-1")
+    assert (line["operation"], line["status"], line["path"]) == ("WhoAmI", 200, "/graphql")
+    assert line["user_id"] == str(decode_id(admin.id)[1])
+    assert line["milliseconds"] > 0
+    assert "hidden" not in str(line)
+    assert admin.token not in api_server.log.read_text()
+
+
+async def test_the_access_log_can_be_switched_off(api_server: ApiServer) -> None:
+    quiet = await api_server.second(ACCESS_LOG="false")
+    async with http_client(quiet) as http:
+        await http.post("/graphql", json={"query": "{ nothing }"})
+        assert 'route="graphql"' in (await http.get("/metrics")).text, "it is counted all the same"
+    await quiet.stop()
+    assert not quiet.events("request")
