@@ -38,7 +38,8 @@ _QUEUES: Final = """
     )
     SELECT coalesce(json_agg(json_build_object(
         'kind', kind, 'queued', coalesce(queued.number, 0), 'running', coalesce(running.number, 0),
-        'oldest_wait_seconds', greatest(0, extract(epoch FROM clock_timestamp() - since))
+        'oldest_wait_seconds', CASE WHEN since IS NOT NULL
+            THEN greatest(0, extract(epoch FROM clock_timestamp() - since)) END
     ) ORDER BY kind), '[]') FROM queued FULL JOIN running USING (kind)
 """
 
@@ -59,8 +60,8 @@ async def installation() -> dict[str, Any]:
                 'outbox', (
                     SELECT json_build_object(
                         'waiting', count(*) FILTER (WHERE given_up_at IS NULL), 'given_up', count(given_up_at),
-                        'oldest_wait_seconds', greatest(0, extract(epoch FROM clock_timestamp()
-                            - min(due_at) FILTER (WHERE given_up_at IS NULL)))
+                        'oldest_wait_seconds', CASE WHEN count(*) > count(given_up_at) THEN greatest(0, extract(
+                            epoch FROM clock_timestamp() - min(due_at) FILTER (WHERE given_up_at IS NULL))) END
                     ) FROM outbox_messages
                 ),
                 'connections', (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()),

@@ -22,6 +22,7 @@ from tests.harness.waiting import eventually
 
 SETTINGS = {"MAX_SOCKETS_PER_USER": "100", "TRUSTED_PROXIES": "127.0.0.1"}
 SUBSCRIBERS = 20
+METHODS = ("GET", "DELETE", "PROPFIND", "MKCOL", "REPORT")
 BELIEVED_SECONDS = 4.5
 """Three heartbeats of 1.5 s."""
 
@@ -186,7 +187,7 @@ async def test_no_caller_can_make_series_without_end(client: GraphQLClient, api_
     async def ask(number: int, name: str) -> None:
         async with limit:
             if number % 4 == 3:
-                await client.http.request(f"X{name}"[:12].upper(), f"{api_server.url}/{name}")
+                await client.http.request(METHODS[number % len(METHODS)], f"{api_server.url}/{name}")
             elif number % 4 == 2:
                 await client.raw(f"{{ {name} }}")
             else:
@@ -200,6 +201,7 @@ async def test_no_caller_can_make_series_without_end(client: GraphQLClient, api_
         len(family.samples) for family in before.families.values()
     )
     assert grown < 60, "a few codes and routes, once"
+    assert after.labels("switchyard_http_requests_total", "method") <= {"GET", "POST", "other"}
     total = "switchyard_graphql_operations_total"
     assert after.value(total, operation="introspection") - before.value(total, operation="introspection") == 500
 
@@ -243,6 +245,7 @@ async def test_the_queue_is_as_the_database_has_it(
     assert 0 < sample["machine"]["memoryUsedBytes"] < sample["machine"]["memoryTotalBytes"]
     assert 0 < sample["machine"]["diskFreeBytes"] < sample["machine"]["diskTotalBytes"]
     assert 0 <= sample["machine"]["cpuPercent"] <= 100
+    assert sample["outbox"] == {"waiting": 0, "oldestWaitSeconds": None, "givenUp": 0}
     assert sample["redis"]["reachable"]
     assert sample["redis"]["memoryBytes"] > 0
     assert 0 < sample["database"]["connections"] <= sample["database"]["maxConnections"]
@@ -253,9 +256,26 @@ async def test_the_queue_is_as_the_database_has_it(
         {"kind": "CRAWL", "status": "RUNNING", "count": 1},
     ]
 
+    await db.execute("UPDATE executions SET status = 'CANCELLED', finished_at = now() WHERE status = 'QUEUED'")
+    await db.execute(
+        "INSERT INTO outbox_messages (topic, key, payload, due_at, attempts, created_at)"
+        " VALUES ('nobody', 'x', '{}', now() - interval '1 hour', 0, now())"
+    )
+
+    async def nothing_waits() -> bool:
+        found = (await client.run(SAMPLE, token=admin.token))["systemMetrics"]
+        return bool(
+            found["queues"][0]["oldestWaitSeconds"] is None
+            and found["queues"][0]["running"] == 1
+            and found["outbox"]["waiting"] == 1
+            and found["outbox"]["oldestWaitSeconds"] >= 3_600
+        )
+
+    await eventually(nothing_waits)
+
     async def scraped() -> bool:
         found = await scrape(api_server.url)
-        return found.value("switchyard_executions_queued", kind="CRAWL") == 3
+        return found.value("switchyard_outbox_waiting") == 1
 
     await eventually(scraped, 10)
     assert (await scrape(api_server.url)).value("switchyard_installation_readable") == 1
