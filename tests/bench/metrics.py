@@ -29,7 +29,8 @@ async def main() -> None:
         )
         here.programs.append(bare)
         await bare.ready()
-        counted, uncounted = [], []
+        counted: list[float] = []
+        uncounted: list[float] = []
         for number in range(ROUNDS):
             # In turn first and second, so that what grows or falls meanwhile favours neither.
             for is_counted in (True, False) if number % 2 else (False, True):
