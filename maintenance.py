@@ -10,10 +10,12 @@ import argparse
 import asyncio
 import base64
 import contextlib
+import json
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -196,34 +198,39 @@ async def _retention(settings: Settings, *, dry_run: bool) -> dict[str, int]:
 # -- doctor
 
 
-def doctor(_options: argparse.Namespace) -> int:
-    """Print one line for each check; 1 when something is wrong."""
+def doctor(options: argparse.Namespace) -> int:
+    """Print one line for each check, or JSON; 1 when something is wrong."""
     from adapters.doctor import Finding, examine
+    from adapters.doctor_service import examine_service
     from tasks.crawl.crawler.classes import faulty_spiders
 
     absent = {name: value for name, value in PROVIDED.items() if name.upper() not in os.environ}
-    healthy = True
+    findings: list[Finding] = []
 
     def report(finding: Finding) -> None:
-        nonlocal healthy
-        healthy = healthy and finding.ok
+        findings.append(finding)
+        if options.json:
+            return
         print(f"{'ok' if finding.ok else 'problem':8} {finding.subject}: {finding.detail}", flush=True)
         if not finding.ok:
             print(f"{'':8} → {finding.advice}", flush=True)
+
+    async def examine_all(settings: Settings) -> None:
+        async for finding in examine(settings, own_postgres="database_url" in absent, own_redis="redis_url" in absent):
+            report(finding)
+        async for finding in examine_service(settings, has_database="database_url" not in absent):
+            report(finding)
 
     try:
         settings = load(**absent)
     except SettingsError as error:
         report(Finding("Settings", False, str(error), "correct these variables"))
-        return 1
-    by_run = ", ".join(name.upper() for name in absent)
-    report(Finding("Settings", True, f"valid; `make run` provides {by_run}" if by_run else "valid"))
-
-    async def examine_all() -> None:
-        async for finding in examine(settings, own_postgres="database_url" in absent, own_redis="redis_url" in absent):
-            report(finding)
-
-    asyncio.run(examine_all())
-    for name, package, reason in faulty_spiders():
-        report(Finding(f"Spider {name}", False, f"{package}: {reason}", "correct or remove that package"))
-    return 0 if healthy else 1
+    else:
+        by_run = ", ".join(name.upper() for name in absent)
+        report(Finding("Settings", True, f"valid; `make run` provides {by_run}" if by_run else "valid"))
+        asyncio.run(examine_all(settings))
+        for name, package, reason in faulty_spiders():
+            report(Finding(f"Spider {name}", False, f"{package}: {reason}", "correct or remove that package"))
+    if options.json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2, ensure_ascii=False))
+    return 0 if all(finding.ok for finding in findings) else 1
