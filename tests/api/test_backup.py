@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import signal
 import subprocess
@@ -117,6 +118,8 @@ async def test_everything_is_used_again_where_it_was_restored(
     assert past.written.missing == []
     assert past.written.unnamed == 1
     async with empty(past, postgres_url, template, tmp_path) as settings:
+        manifest = await restoring.verify(past.path)
+        assert manifest["sequences"]["items_id_seq"] == 20
         restored = await restore(settings, past.path)
         assert (restored.rows, restored.objects) == (past.written.rows, past.written.objects)
         assert (restored.lost, restored.missing_keys) == ([], [])
@@ -133,8 +136,6 @@ async def test_everything_is_used_again_where_it_was_restored(
             assert run["items"]["edges"][0]["node"]["data"]["name"].startswith("Ünïcode\t\\N ")
             assert [edge["node"]["message"] for edge in run["logs"]["edges"]] == ["first line", "second\tline"]
             assert (await graphql.run(SCAN, {"id": past.scan}, token=person.token))["scan"]["status"] == "SUCCEEDED"
-            # What sequences and triggers do must go on.
-            await new_user(graphql)
         async with httpx.AsyncClient() as visitor:
             page = await visitor.get(f"{again.url}/", headers={"Host": f"{past.label}.localhost"})
             assert (page.status_code, page.text) == (200, PAGE)
@@ -142,6 +143,8 @@ async def test_everything_is_used_again_where_it_was_restored(
         connection = await asyncpg.connect(settings.database_url.get_secret_value())
         with pytest.raises(asyncpg.RestrictViolationError):
             await connection.execute("DELETE FROM audit_events")
+        sequences = await backups.sequences(connection)
+        assert {name: sequences.get(name) for name in manifest["sequences"]} == manifest["sequences"]
         await connection.close()
         with pytest.raises(Conflict, match="accounts in this installation"):
             await restore(settings, past.path)
@@ -236,6 +239,16 @@ async def test_what_fails_at_the_end_leaves_an_empty_installation_that_takes_it_
         assert await count_users(settings) == 0
         await restore(settings, past.path)
         assert await count_users(settings) > 0
+
+
+async def test_of_two_at_once_one_restores_and_one_is_refused(
+    past: Past, postgres_url: str, template: Template, tmp_path: Path
+) -> None:
+    async with empty(past, postgres_url, template, tmp_path) as settings, open_storage(settings) as store:
+        ended = await asyncio.gather(
+            *(restoring.restore(settings, store, past.path) for _ in range(2)), return_exceptions=True
+        )
+        assert sorted(type(end).__name__ for end in ended) == ["Conflict", "Restored"]
 
 
 async def test_other_tables_than_those_of_the_backup_are_refused(

@@ -7,6 +7,7 @@ import asyncio
 
 from tests.bench import (
     analytics,
+    backup,
     candidates,
     crawl_memory,
     crawl_speed,
@@ -31,6 +32,7 @@ from tests.bench import (
 
 BENCHES = {
     "analytics": analytics.main,
+    "backup": backup.main,
     "candidates": candidates.main,
     "crawl_memory": crawl_memory.main,
     "crawl_speed": crawl_speed.main,
