@@ -1,7 +1,7 @@
 """What `switchyard doctor` looks at in an installation that is there: its database, who works, mail, its address.
 
-As in `doctor.py`, each check answers with findings and shows no password. Where no database answers,
-that is told there and its checks are left out.
+As in `doctor.py`, each check answers with findings and shows no password. A database that
+fails is a finding, and its other checks are left out.
 """
 
 from __future__ import annotations
@@ -40,8 +40,10 @@ async def examine_service(settings: Settings, *, has_database: bool) -> AsyncIte
             async with asyncio.timeout(4 * ANSWER_SECONDS):
                 for finding in await check_database(settings):
                     yield finding
-        except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            pass  # the check of the server itself says so
+        except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            yield Finding(
+                "Installation", False, f"{type(error).__name__} when asked", "see PostgreSQL above and its log"
+            )
     if settings.smtp_host is not None:
         yield await check_mail(settings)
     if settings.is_production:
