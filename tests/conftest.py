@@ -11,7 +11,7 @@ import base64
 import itertools
 import re
 import secrets
-from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -138,9 +138,11 @@ def settings_env(
 
 
 @pytest.fixture(scope="session")
-def fork_server() -> ForkServer:
+def fork_server() -> Iterator[ForkServer]:
     """What programs are forked from; it ends with the session."""
-    return ForkServer()
+    server = ForkServer()
+    yield server
+    server.close()
 
 
 AnyApi = TypeVar("AnyApi", bound=Api)

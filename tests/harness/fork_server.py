@@ -60,6 +60,11 @@ class ForkServer:
         code: int | None = self._ask({"poll": pid})["code"]
         return code
 
+    def close(self) -> None:
+        """End the server, and its children with it."""
+        self._socket.close()
+        self._process.wait(ANSWER_SECONDS)
+
     def _ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
         self._socket.send(json.dumps(question).encode())
         answer: dict[str, Any] = json.loads(self._socket.recv(_WIDEST_MESSAGE))
