@@ -34,6 +34,7 @@ from tests.harness.matrix_cast import (
     open_cast,
     script,
     session,
+    together,
 )
 from tests.harness.matrix_documents import (
     IdArgument,
@@ -344,7 +345,7 @@ def probe_call(
     cast: Cast, caller: Caller, asked: RootField, argument: IdArgument, world: World, *, about: str, probe: str
 ) -> Call:
     """A call with one id in question; all others are the caller's own, in the same list too."""
-    own = ids_of(asked, world, required_only=True)
+    own = ids_of(asked, world, required_only=True, chosen=argument.path)
     ids = {**own, argument.path: argument.given(*own_beside(asked, argument, world), probe)}
     return cast.call(caller, asked, ids, person=world.person, about=f"{argument.path}: {about}", probe=probe)
 
@@ -381,17 +382,19 @@ async def allowed_calls(cast: Cast, caller: Caller, asked: RootField, actor: Wor
     """A field with objects of somebody, once for each kind that its arguments take; commands get new ones."""
     is_command = asked.root == "Mutation"
     calls: list[Call] = []
-    for number in range(max([1, *(len(kinds_of(asked, each)) for each in asked.id_arguments)])):
-        ids = {}
-        for argument in asked.id_arguments:
-            kinds = kinds_of(asked, argument)
-            kind = kinds[min(number, len(kinds) - 1)]
-            is_own = kind.is_personal or (asked.key, argument.path) in matrix.OWN_ONLY
-            source = actor if is_own else target
-            ids[argument.path] = argument.given(
-                await source.make(kind) if is_command or kind not in source.ids else source.ids[kind]
-            )
-        calls.append(cast.call(caller, asked, ids, person=actor.person, about=f"{len(calls)}" if number else ""))
+    for chosen in matrix.ALTERNATIVES.get(asked.key, ("",)):
+        arguments = together(asked, chosen)
+        for number in range(max([1, *(len(kinds_of(asked, each)) for each in arguments)])):
+            ids = {}
+            for argument in arguments:
+                kinds = kinds_of(asked, argument)
+                kind = kinds[min(number, len(kinds) - 1)]
+                is_own = kind.is_personal or (asked.key, argument.path) in matrix.OWN_ONLY
+                source = actor if is_own else target
+                ids[argument.path] = argument.given(
+                    await source.make(kind) if is_command or kind not in source.ids else source.ids[kind]
+                )
+            calls.append(cast.call(caller, asked, ids, person=actor.person, about=f"{len(calls)}" if calls else ""))
     return calls
 
 

@@ -9,7 +9,7 @@ To add a root field:
 
 1. Declare `requires(…)` or `public()` on it. A public one also goes into `PUBLIC`, with the reason.
 2. For each argument of type ID, inside of inputs and lists too, add a line to `ID_ARGUMENTS`: which kinds it takes, in
-   the state that lets the command succeed. What is called `id`, `ids`, `…Id` or `…Ids` has type ID, or is in `NOT_IDS`.
+   the state that lets the command succeed; arguments of which only one may be given go into `ALTERNATIVES`. What is called `id`, `ids`, `…Id` or `…Ids` has type ID, or is in `NOT_IDS`.
 3. A new kind of id needs a `Kind` and a maker in `matrix_world.py`, and a line in `NODE_READERS`.
 4. Give a required argument whose default by type is not valid a line in `SAMPLES`.
 5. A command that ends the caller's session, or changes their credentials, goes into `SPENDERS`.
@@ -159,6 +159,11 @@ ID_ARGUMENTS: Final[Mapping[Place, tuple[Kind, ...]]] = {
 }
 """What each id argument takes."""
 
+ALTERNATIVES: Final[Mapping[str, tuple[str, ...]]] = {
+    "Mutation.previewJob": ("input.jobId", "input.toolId"),
+}
+"""Id arguments of which a field takes exactly one."""
+
 NOT_IDS: Final[Mapping[str, str]] = {
     "AuditEventFilter.requestId": "a request, which is no object",
     "OcrJobFilter.batchId": "a batch, which is no object",
@@ -227,6 +232,7 @@ OWN_ONLY: Final[Mapping[Place, str]] = {
 
 TELLS_IDLE: Final[Mapping[Place, str]] = {
     ("Mutation.createJob", "input.toolId"): "who knows the id of a tool is told that it was switched off",
+    ("Mutation.previewJob", "input.toolId"): "as `createJob`",
 }
 """Arguments that say of a hidden tool that it is there."""
 
@@ -247,6 +253,7 @@ ACCEPTED: Final[Mapping[tuple[str, str], str]] = {
     ("Mutation.completeOAuth", "SERVICE_UNAVAILABLE"): "no provider is set up in tests",
     ("Mutation.completeOAuth", "CONFLICT"): "the sample is no code that a provider gave",
     ("Mutation.completeGithubConnection", "CONFLICT"): "the sample is no code that GitHub gave",
+    ("Mutation.previewJob", "RATE_LIMIT_EXCEEDED"): "one preview of a person at a time",
     ("Mutation.resetTwoFactor", "CONFLICT"): _NO_FACTOR,
     ("Mutation.confirmTotp", "CONFLICT"): _NO_FACTOR,
     ("Mutation.disableTotp", "CONFLICT"): _NO_FACTOR,
@@ -301,6 +308,8 @@ SAMPLES: Final[Mapping[Place, Any]] = {
     ("CreateToolInput", "spider"): "catalogue",
     ("CreateJobInput", "startUrls"): ["https://a.example/"],
     ("CreateJobInput", "config"): {"fields": [{"name": "title", "css": "h1"}]},
+    ("PreviewJobInput", "startUrls"): ["https://a.example/"],
+    ("PreviewJobInput", "config"): {"fields": [{"name": "title", "css": "h1"}]},
     ("UpdateJobInput", "name"): "New name",
     ("SetJobScheduleInput", "cronExpression"): "0 6 * * *",
     ("Query.previewSchedule", "cronExpression"): "0 6 * * *",

@@ -103,11 +103,18 @@ def kinds_of(asked: RootField, argument: IdArgument) -> tuple[Kind, ...]:
     return kinds
 
 
-def ids_of(asked: RootField, world: World, *, required_only: bool = False) -> dict[str, Any]:
+def together(asked: RootField, chosen: str = "") -> list[IdArgument]:
+    """The id arguments of a field that can be given at once: of those that exclude each other `chosen`, or the first."""
+    alternatives = matrix.ALTERNATIVES.get(asked.key, ())
+    one = chosen if chosen in alternatives else next(iter(alternatives), "")
+    return [each for each in asked.id_arguments if each.path not in alternatives or each.path == one]
+
+
+def ids_of(asked: RootField, world: World, *, required_only: bool = False, chosen: str = "") -> dict[str, Any]:
     """For each id argument of a field, the object of a world that it takes first."""
     return {
         argument.path: argument.given(world.ids[kinds_of(asked, argument)[0]])
-        for argument in asked.id_arguments
+        for argument in together(asked, chosen)
         if not (required_only and (asked.key, argument.path) in matrix.QUIET)
     }
 

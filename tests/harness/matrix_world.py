@@ -276,19 +276,25 @@ async def _run(world: World) -> UUID:
     return hand.id
 
 
+async def _run_in_ids(world: World) -> UUID:
+    """The run in `ids`: what it has is found through it."""
+    return decode_id(world.ids[RUN])[1] if RUN in world.ids else await _run(world)
+
+
 async def _waiting_run(world: World) -> UUID:
     return await world.desk.queued(world.person, job=await _job(world))
 
 
 async def _item(world: World) -> UUID:
-    run = await _run(world)
+    run = await _run_in_ids(world)
     number = FIRST_ROW + secrets.randbelow(FIRST_ROW)
     await world.db.execute(
         """INSERT INTO items (id, dataset_id, run_id, key, url, data, scraped_at)
-           VALUES ($1, $2, $2, '1', $3, '{}', now())""",
+           VALUES ($1, $2, $2, $4, $3, '{}', now())""",
         number,
         run,
         f"https://a.example/{world.mark}",
+        str(number),
     )
     return UUID(int=number)
 
@@ -315,7 +321,7 @@ async def _file(world: World) -> UUID:
                created_at)
            VALUES ($1, $2, 'JSONL', $3::text, $3::text, 'application/x-ndjson', 2, '', 1, now()) RETURNING id""",
         new_id(),
-        await _run(world),
+        await _run_in_ids(world),
         f"{world.mark}.jsonl",
     )
     return made
