@@ -9,7 +9,8 @@ To add a root field:
 
 1. Declare `requires(…)` or `public()` on it. A public one also goes into `PUBLIC`, with the reason.
 2. For each argument of type ID, inside of inputs and lists too, add a line to `ID_ARGUMENTS`: which kinds it takes, in
-   the state that lets the command succeed; arguments of which only one may be given go into `ALTERNATIVES`. What is called `id`, `ids`, `…Id` or `…Ids` has type ID, or is in `NOT_IDS`.
+   the state that lets the command succeed. Those of which only one may be given go into `ALTERNATIVES`. What is called
+   `id`, `ids`, `…Id` or `…Ids` has type ID, or is in `NOT_IDS`.
 3. A new kind of id needs a `Kind` and a maker in `matrix_world.py`, and a line in `NODE_READERS`.
 4. Give a required argument whose default by type is not valid a line in `SAMPLES`.
 5. A command that ends the caller's session, or changes their credentials, goes into `SPENDERS`.

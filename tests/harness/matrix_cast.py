@@ -104,7 +104,7 @@ def kinds_of(asked: RootField, argument: IdArgument) -> tuple[Kind, ...]:
 
 
 def together(asked: RootField, chosen: str = "") -> list[IdArgument]:
-    """The id arguments of a field that can be given at once: of those that exclude each other `chosen`, or the first."""
+    """The id arguments of a field that can be given at once: of alternatives `chosen`, or the first."""
     alternatives = matrix.ALTERNATIVES.get(asked.key, ())
     one = chosen if chosen in alternatives else next(iter(alternatives), "")
     return [each for each in asked.id_arguments if each.path not in alternatives or each.path == one]

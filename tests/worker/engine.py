@@ -123,11 +123,12 @@ class Bench:
         max_attempts: int = 3,
         turn_key: str | None = None,
         ring: bool = False,
+        execution: UUID | None = None,
     ) -> UUID:
-        """Put an execution into the queue; its id. Nobody is told unless `ring` says so."""
+        """Put an execution into the queue; its id, a new one if none is given. Nobody is told unless `ring` says so."""
         if owner is None and self._owner is None:
             self._owner = await self.owner()
-        execution = new_id()
+        execution = execution or new_id()
         async with self.db.acquire() as connection, connection.transaction():
             await connection.execute(
                 "INSERT INTO trivial_runs VALUES ($1, $2)", execution, orjson.dumps(steps).decode()
@@ -395,6 +396,7 @@ class CuttingProxy:
         self._server: asyncio.Server | None = None
         self._relays: set[asyncio.Task[None]] = set()
         self._needle = b""
+        self._after = b""
         self._left = 0
         self._first: Callable[[], Awaitable[None]] | None = None
         self.answers_met = 0
@@ -409,11 +411,11 @@ class CuttingProxy:
 
     def cut(self, needle: bytes, times: int) -> None:
         """Lose the next so many answers that hold these bytes, and the connections they come on."""
-        self._needle, self._left, self._first = needle, times, None
+        self._needle, self._after, self._left, self._first = needle, b"", times, None
 
-    def delay(self, needle: bytes, first: Callable[[], Awaitable[None]]) -> None:
-        """Do something before the next answer that holds these bytes is passed on."""
-        self._needle, self._left, self._first = needle, 1, first
+    def delay(self, needle: bytes, first: Callable[[], Awaitable[None]], *, after: bytes) -> None:
+        """Do something before the next answer that holds these bytes is passed on, once `after` came that way."""
+        self._needle, self._after, self._left, self._first = needle, after, 1, first
 
     async def __aenter__(self) -> CuttingProxy:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -443,15 +445,20 @@ class CuttingProxy:
 
     async def _relay_answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         tail = b""  # an answer may come in two pieces
+        came = b""
         with suppress(ConnectionError):
             while data := await reader.read(65_536):
-                if self._left and self._needle in tail + data:
+                heard = tail + data
+                if self._left and came != self._after and self._after in heard:
+                    came = self._after
+                    heard = heard.partition(came)[2]
+                if self._left and came == self._after and self._needle in heard:
                     self._left -= 1
                     self.answers_met += 1
                     if self._first is None:
                         return
                     await self._first()
-                tail = data[-len(self._needle) :] if self._left else b""
+                tail = heard[-max(len(self._needle), len(self._after)) :] if self._left else b""
                 writer.write(data)
                 await writer.drain()
 

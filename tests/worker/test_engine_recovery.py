@@ -11,6 +11,7 @@ import pytest
 
 from models import leases, logs
 from models.executions import Claim, ExecutionStatus, Failure, FailureCode
+from models.ids import new_id
 from models.logs import LogLevel, NewLine
 from tests.harness.waiting import eventually
 from tests.worker.engine import (
@@ -154,8 +155,9 @@ async def test_a_stop_while_claiming_loses_no_claim(bench: Bench) -> None:
             worker.terminate()
             await hold(0.5)
 
-        proxy.delay(COMMITTED, stop_first)
-        execution = await bench.queue({"sleep": 60})
+        execution = new_id()
+        proxy.delay(COMMITTED, stop_first, after=execution.bytes)
+        await bench.queue({"sleep": 60}, execution=execution)
         await bench.until(execution, status=QUEUED, within=5)
         assert await worker.wait_exit() == 0
     row = await bench.row(execution)
