@@ -12,8 +12,10 @@ import socket
 import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 import pytest_asyncio
@@ -30,7 +32,7 @@ TOUR_SECONDS = 150
 pytestmark = pytest.mark.timeout(START_SECONDS + TOUR_SECONDS + 20)
 
 # The blocks of the tour by their place.
-_FUNCTIONS, SIGN_IN, _CRAWL, WATCH, STOP, _DOWNLOAD, GO_ON, DEPLOY, PREVIEW, ROLL_BACK = range(10)
+_FUNCTIONS, SIGN_IN, _CRAWL, WATCH, REPEAT, STOP, _DOWNLOAD, GO_ON, DEPLOY, PREVIEW, ROLL_BACK = range(11)
 CAN_BUILD = bool(shutil.which("bwrap") and shutil.which("git"))
 needs_sandbox = pytest.mark.skipif(
     not CAN_BUILD,
@@ -117,6 +119,11 @@ async def test_signing_up_and_crawling_do_what_they_say(toured: Toured) -> None:
         "FINISHED",
         PRODUCTS,
     )
+
+    schedule = toured.answer(REPEAT)["setJobSchedule"]["job"]["schedule"]
+    assert schedule["nextRunAt"] == schedule["nextRuns"][0]
+    mornings = [datetime.fromisoformat(each).astimezone(ZoneInfo("Europe/Madrid")) for each in schedule["nextRuns"]]
+    assert [(each.hour, each.minute) for each in mornings] == [(6, 30)] * 3
 
     last = toured.events(STOP)[-1]["execution"]
     assert (last["status"], last["closeReason"]) == ("CANCELLED", "STOPPED_BY_USER")
