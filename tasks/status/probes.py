@@ -77,6 +77,14 @@ class Probes:
         }
         return list(await asyncio.gather(*(measured(service, probe) for service, probe in probes.items())))
 
+    async def started(self) -> bool:
+        """Whether the API and the AI service answer, which may be starting together with this worker."""
+        found = await asyncio.gather(self._api(), self._ai_service(), return_exceptions=True)
+        for each in found:
+            if isinstance(each, BaseException) and not isinstance(each, (*_FAULTS, NotWell)):
+                raise each
+        return not any(isinstance(each, BaseException) for each in found)
+
     async def database(self) -> ServiceState:
         """Connect and ask; the pool is not asked, as a busy one says nothing of the server."""
         connection = await connect_alone(self._settings, command_timeout_seconds=DEADLINE_SECONDS)

@@ -30,6 +30,8 @@ from tasks.status import incidents, probes
 from tasks.status.probes import DEADLINE_SECONDS, Probes, measured
 from tasks.status.verdicts import PROBE_SECONDS, SEVERITY, Condition, Finding, News, advance, missed_probes, news_of
 
+SETTLE_LOOK_SECONDS: Final = 0.5
+SETTLE_SECONDS: Final = 20.0
 FORGET_SECONDS: Final = 3_600.0
 MAX_MISSED_SECONDS: Final = 86_400.0
 _log = structlog.get_logger("switchyard.status")
@@ -45,6 +47,7 @@ async def run(settings: Settings, pool: asyncpg.Pool, storage: Storage) -> None:
         trust_env=False,
     ) as http:
         rounds = Rounds(pool, Probes(settings, pool, storage, http))
+        await rounds.settle()
         async with asyncio.TaskGroup() as group:
             group.create_task(every(PROBE_SECONDS, "probes", pool, rounds.probe_once, missed=rounds.database_missed))
             group.create_task(every(FORGET_SECONDS, "forget-probes", pool, rounds.forget))
@@ -66,6 +69,14 @@ class Rounds:
         self._probes = asked
         self._lost: tuple[float, float] | None = None
         """First and last moment, by this process's clock, at which the database was found away."""
+
+    async def settle(self) -> None:
+        """Wait, for a while, until what may be starting with this worker is there: a start is no failure."""
+        ends = time.monotonic() + SETTLE_SECONDS
+        while time.monotonic() < ends:
+            if await self._probes.started():
+                return
+            await asyncio.sleep(SETTLE_LOOK_SECONDS)
 
     async def probe_once(self, at: datetime | None = None) -> None:
         """One round, now unless another moment is said; raises what an outage of the database raises."""

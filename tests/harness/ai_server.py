@@ -60,6 +60,7 @@ class AiServer:
     faults: deque[Fault] = field(default_factory=deque)
     always: Fault | None = None
     requests: list[Received] = field(default_factory=list)
+    looks: int = 0
     hanging: int = 0
     sent_bytes: int = 0
     port: int = 0
@@ -116,6 +117,7 @@ class AiServer:
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         if head.startswith("GET "):
+            self.looks += 1
             await self._fail(self.always, reader, writer) if self.always else self._send(writer, 404, b"")
             await writer.drain()
             return

@@ -24,6 +24,7 @@ from models.status import Service, ServiceState
 from settings import Settings
 from tasks.periodic import every
 from tasks.status import probes
+from tasks.status import rounds as status_rounds
 from tasks.status.probes import Probes
 from tasks.status.rounds import Rounds, record
 from tasks.status.verdicts import PROBE_SECONDS, Finding
@@ -374,3 +375,18 @@ async def test_a_round_outside_of_the_database_raises_an_outage(bench: Bench) ->
     async with closed:
         with pytest.raises(ConnectionError):
             await Rounds(closed, bench.probes).probe_once()
+
+
+async def test_what_starts_with_the_worker_is_waited_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    with bench.without(Service.AI_SERVICE):
+        settling = asyncio.create_task(bench.rounds.settle())
+        asked = bench.ai_server.looks
+        await eventually(lambda: bench.ai_server.looks > asked + 1, what="asked again")
+        assert not settling.done()
+    await asyncio.wait_for(settling, 5)
+
+    monkeypatch.setattr(status_rounds, "SETTLE_SECONDS", 0.2)
+    with bench.without(Service.AI_SERVICE):
+        await asyncio.wait_for(bench.rounds.settle(), 5)
+        await bench.go(3)
+        assert await bench.state(Service.AI_SERVICE) == "DOWN", "what does not come is away"

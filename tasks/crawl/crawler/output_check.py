@@ -1,4 +1,4 @@
-"""Whether an item fits what its spider promises for this input: under a microsecond when it does, a few when it does not.
+"""Whether an item fits what its spider promises for this input: a microsecond when it does, a few when not.
 
 An item that does not fit is kept beside the others with what is wrong in it, and stops nothing.
 """
