@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import asyncpg
+import httpx
 import psutil
 import pytest
 import pytest_asyncio
@@ -14,6 +15,7 @@ import pytest_asyncio
 from tests.conftest import ApiServer, Template
 from tests.factories import Person, new_user, sign_in
 from tests.harness.client import GraphQLClient, GraphQLFailure
+from tests.harness.processes import Api
 from tests.harness.waiting import eventually
 from tests.sites.server import Answer, Asked, SiteServer
 
@@ -86,7 +88,7 @@ async def refused(client: GraphQLClient, given: dict[str, Any], person: Person) 
     return extensions
 
 
-def crawlers(server: ApiServer) -> list[psutil.Process]:
+def crawlers(server: Api) -> list[psutil.Process]:
     """Processes that the API has started for previews."""
     found = []
     for process in psutil.Process(server.pid).children(recursive=True):
@@ -180,3 +182,36 @@ async def test_who_hangs_up_ends_the_crawl_and_few_run_at_once(
             return False
 
     assert await eventually(is_free, 20, what="a preview of one's own again")
+
+
+@pytest.mark.parametrize("is_killed", [True, False], ids=["killed", "stopped"])
+async def test_an_api_that_ends_takes_its_previews_along(
+    is_killed: bool, person: Person, tool: str, site: SiteServer, api_server: ApiServer
+) -> None:
+    given = {"toolId": tool, "startUrls": [f"{site.url}/"], "config": CONFIG}
+    doomed = await api_server.second()
+    hits = site.hits.total()
+    site.hold_after(hits)
+    async with GraphQLClient(doomed.graphql_url) as client:
+        asking = asyncio.create_task(client.run(PREVIEW, {"input": given}, token=person.token))
+        await asyncio.to_thread(site.wait_for_hits, hits + 1)
+        at_work = crawlers(doomed)
+        assert at_work
+        if is_killed:
+            doomed.kill()
+        else:
+            doomed.terminate()
+            site.release()
+        await doomed.wait_exit()
+        await eventually(lambda: not any(map(is_alive, at_work)), 10, what="the end of the crawlers")
+        if is_killed:
+            with pytest.raises(httpx.TransportError):
+                await asking
+        else:
+            found = (await asking)["previewJob"]
+            assert found["closeReason"] == "FINISHED", "who waits is answered before the end"
+    site.release()
+
+
+def is_alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
