@@ -28,7 +28,7 @@ async def api_schema(api_server: ApiServer) -> GraphQLSchema:
 
 
 def test_every_source_has_the_operations_it_should() -> None:
-    assert len(_operations("examples.ts")) == 12
+    assert len(_operations("examples.ts")) == 17
     assert len(_operations("contract.ts")) == 3
 
 

@@ -17,11 +17,11 @@ function example(query: string, variables?: object): Example {
 const WELCOME = example(/* GraphQL */ `
 # 1 · Welcome to Switchyard
 #
-# One GraphQL API for crawl jobs and
-# deployments, and for watching them live. The tabs above are a
-# tour: go from left to right and press ▶ (or
-# Ctrl-Enter) in each. Nothing needs copying
-# from tab to tab.
+# One GraphQL API for crawl jobs, deployments,
+# risk scans and documents, and for watching
+# them live. The tabs above are a tour: go from
+# left to right and press ▶ (or Ctrl-Enter) in
+# each. Nothing needs copying from tab to tab.
 #
 # First sign in: the form is in the pane on the
 # left, behind the person icon. Then ▶ tells
@@ -392,6 +392,162 @@ mutation Promote($id: ID!) {
   { id: "@deployment" },
 );
 
+const SCHEDULE = example(
+  /* GraphQL */ `
+# 13 · Run the job by itself
+#
+# Five fields of cron, in a time zone of your
+# choice: through changes of the clocks it
+# stays half past six there, and each moment
+# runs once. pauseJobSchedule stops it for a
+# while.
+#
+# "@job" stands for the job that tab 4 made.
+mutation Schedule($input: SetJobScheduleInput!) {
+  setJobSchedule(input: $input) {
+    job {
+      schedule {
+        nextRuns(first: 5)
+        overlapPolicy
+        missedRunPolicy
+        note
+      }
+    }
+  }
+}
+`,
+  { input: { jobId: "@job", cronExpression: "30 6 * * 1-5", timeZone: "Europe/Madrid" } },
+);
+
+const PREVIEW = example(
+  /* GraphQL */ `
+# 14 · Look before you crawl
+#
+# Five pages at most, at once, and nothing is
+# kept: items, what did not fit and why, what
+# was asked of which host, the log.
+mutation Preview($input: PreviewJobInput!) {
+  previewJob(input: $input) {
+    closeReason
+    pages {
+      url
+      status
+      items
+      links
+    }
+    items {
+      data
+    }
+    rejectedItems {
+      faults {
+        path
+        message
+      }
+    }
+    hosts {
+      host
+      requests
+      bytes
+    }
+  }
+}
+`,
+  { input: { jobId: "@job", pages: 3 } },
+);
+
+const SCAN = example(
+  /* GraphQL */ `
+# 15 · Scan a text for risks
+#
+# An execution like the others: watch it with
+# the subscriptions of tabs 5 and 6, and read
+# scan(id) { risks { … } } when it is over.
+mutation Scan($input: SubmitScanInput!) {
+  submitScan(input: $input) {
+    scan {
+      id
+      status
+    }
+  }
+}
+`,
+  {
+    input: {
+      filename: "minutes.txt",
+      text: "The supplier cannot deliver before May. Two developers leave the team, and the budget is exceeded.",
+    },
+  },
+);
+
+const DASHBOARD = example(/* GraphQL */ `
+# 16 · What was done, in numbers
+#
+# Exact at this moment. analytics(range: …)
+# has the series: per day, per hour, by status,
+# compared with the time before, in any time
+# zone.
+query Dashboard {
+  dashboard {
+    deployments {
+      total
+      thisWeek
+      weeklyChangePercent
+    }
+    projects {
+      total
+      active
+      deployedToday
+    }
+    successRate {
+      percent
+      changePoints
+    }
+    averageDeployTime {
+      seconds
+      changePercent
+    }
+    jobs {
+      running
+      queued
+      itemsToday
+    }
+    scans {
+      risks
+      risksThisWeek
+    }
+    recentDeployments {
+      number
+      status
+      url
+    }
+  }
+}
+`);
+
+const STATUS = example(/* GraphQL */ `
+# 17 · How the service is, live
+#
+# Public, as the page /status is: what the
+# probes found, then every change of it, until
+# you press ■.
+subscription Status {
+  serviceStatus {
+    overall
+    services {
+      name
+      state
+      since
+      lastMilliseconds
+    }
+    incidents {
+      title
+      state
+      impact
+    }
+  }
+}
+`);
+
 export const EXAMPLES: Example[] = [
   WELCOME,
   SIGN_IN,
@@ -405,4 +561,9 @@ export const EXAMPLES: Example[] = [
   DEPLOY,
   WATCH_BUILD,
   PROMOTE,
+  SCHEDULE,
+  PREVIEW,
+  SCAN,
+  DASHBOARD,
+  STATUS,
 ];
