@@ -9,11 +9,12 @@ up. All times are PostgreSQL's; what is decided when is told in decision 0040.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -39,7 +40,10 @@ from tasks.crawl import creation
 LOOK_SECONDS: Final = 1.0
 FIRED_AT_ONCE: Final = 100
 GRACE_SECONDS: Final = 60.0
-"""A moment that is found so late was missed."""
+"""A moment that is older when this process begins to look was missed."""
+
+BREAK_SECONDS: Final = 10.0
+"""Who has not looked for so long was not there: frozen, or without a database."""
 
 PAUSED_AFTER: Final = 10
 """Refusals in a row because of an inactive tool, after which a schedule pauses itself."""
@@ -54,6 +58,26 @@ _REASONS: Final = {creation.TOOL_INACTIVE: TickReason.TOOL_INACTIVE, OWNER_INACT
 _log = structlog.get_logger("switchyard.scheduler")
 
 
+@dataclass(slots=True)
+class Looks:
+    """What one scheduler knows from look to look; times are of the monotonic clock."""
+
+    passed_over: dict[UUID, float] = field(default_factory=dict)
+    """Schedules that could not be fired, and until when they are not tried."""
+
+    began_at: float = -math.inf
+    """Since when it has been looking without a break: what came due after that waits for its turn, no more."""
+
+    went_on_at: float = -math.inf
+
+    def go_on(self) -> None:
+        """It looks, or has fired one."""
+        now = time.monotonic()
+        if now - self.went_on_at > BREAK_SECONDS:
+            self.began_at = now
+        self.went_on_at = now
+
+
 @dataclass(frozen=True, slots=True)
 class _Verdict:
     """What became of a moment."""
@@ -65,11 +89,11 @@ class _Verdict:
 
 async def run(settings: Settings) -> None:
     """Fire what is due each second until cancelled."""
-    passed_over: dict[UUID, float] = {}
+    looks = Looks()
     while True:
         found = 0
         try:
-            found = await fire_due(settings, passed_over)
+            found = await fire_due(settings, looks)
         except Exception as error:
             if not _is_passing(error):
                 raise
@@ -79,21 +103,22 @@ async def run(settings: Settings) -> None:
             await asyncio.sleep(LOOK_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load only
 
 
-async def fire_due(settings: Settings, passed_over: dict[UUID, float]) -> int:
+async def fire_due(settings: Settings, looks: Looks) -> int:
     """Fire the schedules that have been due longest; how many were found.
 
-    `passed_over` has those that could not be fired, and until when on the monotonic clock. Raises what an outage of the
-    database raises.
+    Raises what an outage of the database raises.
     """
+    passed_over = looks.passed_over
     for job_id in [job_id for job_id, until in passed_over.items() if until <= time.monotonic()]:
         del passed_over[job_id]
     found = await schedule_queries.due(limit=FIRED_AT_ONCE, but_not=list(passed_over))
+    looks.go_on()
     for job_id in found:
         try:
             async with unit_of_work():
                 row = await schedule_queries.lock_due(job_id)
                 if row is not None:
-                    await _fire(settings, row)
+                    await _fire(settings, row, looking_for=time.monotonic() - looks.began_at)
         except _HELD_UP as error:
             passed_over[job_id] = time.monotonic() + HELD_UP_SECONDS
             _log.warning("schedule_held_up", job_id=str(job_id), error=repr(error))
@@ -102,11 +127,12 @@ async def fire_due(settings: Settings, passed_over: dict[UUID, float]) -> int:
                 raise
             passed_over[job_id] = time.monotonic() + FAULTY_SECONDS
             _log.error("schedule_not_fired", job_id=str(job_id), exc_info=error)
+        looks.go_on()
     return len(found)
 
 
-async def _fire(settings: Settings, row: Row) -> None:
-    """Decide about all that is due of a locked schedule."""
+async def _fire(settings: Settings, row: Row, *, looking_for: float) -> None:
+    """Decide about all that is due of a locked schedule; `looking_for`: seconds since somebody is there to fire it."""
     has_waiting_run, has_working_run = await schedule_queries.busy(row["job_id"], row["owner_id"])
     waiting_tick: datetime | None = row["waiting_tick_at"]
     next_run_at: datetime | None = row["next_run_at"]
@@ -116,7 +142,7 @@ async def _fire(settings: Settings, row: Row) -> None:
         waiting_tick, has_waiting_run = None, verdicts[-1].outcome is TickOutcome.STARTED
     if next_run_at is not None and next_run_at <= row["now"]:
         past, next_run_at = _moments(row)
-        newest = None if _is_missed(row, past[-1]) else past.pop()
+        newest = None if _is_missed(row, past[-1], looking_for) else past.pop()
         await schedule_queries.add_ticks(row["job_id"], past, TickOutcome.MISSED)
         if newest is not None:
             if has_waiting_run or waiting_tick is not None:
@@ -144,10 +170,10 @@ def _moments(row: Row) -> tuple[list[datetime], datetime | None]:
     return list(past), None
 
 
-def _is_missed(row: Row, newest: datetime) -> bool:
+def _is_missed(row: Row, newest: datetime, looking_for: float) -> bool:
     """Whether nobody was there in time for the newest moment, and it shall not be made up for."""
     now: datetime = row["now"]
-    is_late = now - newest > timedelta(seconds=GRACE_SECONDS)
+    is_late = now - newest > timedelta(seconds=GRACE_SECONDS + looking_for)
     return is_late and MissedRunPolicy(row["missed_run_policy"]) is MissedRunPolicy.SKIP
 
 

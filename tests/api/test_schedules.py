@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,6 +22,7 @@ from resolvers import schedules, sessions
 from settings import Settings
 from tasks import queue, schedule_news, scheduler
 from tasks.queue import Doorbell
+from tasks.scheduler import Looks
 from tests.factories import Person, new_user
 from tests.harness.client import GraphQLClient, GraphQLFailure
 from tests.harness.executions import Desk, open_desk, settings_of, uuid_of
@@ -59,11 +61,11 @@ class World:
         await set_schedule(self.client, owner, job, **fields)
         return job
 
-    async def fire(self) -> None:
-        """Fire what is due, as a worker does."""
-        passed_over: dict[UUID, float] = {}
-        await scheduler.fire_due(self.settings, passed_over)
-        assert passed_over == {}
+    async def fire(self, looks: Looks | None = None) -> None:
+        """Fire what is due, as a worker does that has just begun or, with its looks, goes on."""
+        looks = looks or Looks()
+        await scheduler.fire_due(self.settings, looks)
+        assert looks.passed_over == {}
 
     async def schedule(self, person: Person, job: UUID) -> dict[str, Any]:
         """The schedule as clients see it."""
@@ -468,16 +470,28 @@ async def test_schedules_that_cannot_be_fired_hold_no_other_up(world: World, own
     await world.db.execute("UPDATE job_schedules SET time_zone = 'No/Where' WHERE job_id = $1", faulty)
     await make_due(world.db, faulty, held, ago=timedelta(minutes=1))
     await make_due(world.db, healthy)
-    passed_over: dict[UUID, float] = {}
+    looks = Looks()
     async with world.db.acquire() as connection, connection.transaction():
         await connection.execute("SELECT 1 FROM jobs WHERE id = $1 FOR UPDATE", held)
         async with asyncio.timeout(3):
-            await scheduler.fire_due(world.settings, passed_over)
+            await scheduler.fire_due(world.settings, looks)
     assert len(await runs(world.db, healthy)) == 1
     assert await ticks(world.db, faulty, held) == []
-    assert list(passed_over) == [faulty]
-    await scheduler.fire_due(world.settings, passed_over)
+    assert list(looks.passed_over) == [faulty]
+    await scheduler.fire_due(world.settings, looks)
     assert await world.history(held) == [("MISSED", None)], "as soon as it is free"
+
+
+async def test_what_waited_for_its_turn_was_not_missed(world: World, owner: Person) -> None:
+    """Many are due at once, and whoever fires them has been there all the time; unless there was a break."""
+    now = time.monotonic()
+    waited, late = await world.scheduled(owner), await world.scheduled(owner)
+    await make_due(world.db, waited, ago=timedelta(minutes=5))
+    await world.fire(Looks(began_at=now - 600, went_on_at=now))
+    assert await world.history(waited) == [("STARTED", None)]
+    await make_due(world.db, late, ago=timedelta(minutes=5))
+    await world.fire(Looks(began_at=now - 600, went_on_at=now - scheduler.BREAK_SECONDS - 1))
+    assert await world.history(late) == [("MISSED", None)]
 
 
 async def test_a_doorbell_that_is_lost_loses_no_run(
