@@ -158,3 +158,14 @@ async def fold(connection: Connection, *, limit: int) -> int:
         if done["empty"]:
             await connection.execute("DELETE FROM rollups WHERE id = ANY($1::bigint[])", done["empty"])
         return int(done["folded"])
+
+
+async def has_sums(connection: Connection, owner_id: UUID) -> bool:
+    """Whether anything is kept of an owner: sums that are not zero, or changes that are not folded yet."""
+    return bool(
+        await connection.fetchval(
+            """SELECT EXISTS (SELECT FROM rollups WHERE owner_id = $1)
+                   OR EXISTS (SELECT FROM rollup_deltas WHERE owner_id = $1)""",
+            owner_id,
+        )
+    )
