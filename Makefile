@@ -13,7 +13,7 @@ export PYTHON
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint schema bench fuzz lock venv-run venv-dev
+.PHONY: help run test lint schema baseline bench fuzz lock venv-run venv-dev
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ lint: venv-dev ## Check style, types, imports, schema.graphql and migrations, as
 schema: venv-run ## Write schema.graphql and .env.example from the code
 	$(RUN) cli.py schema > schema.graphql.new && mv schema.graphql.new schema.graphql
 	$(RUN) cli.py settings > .env.example.new && mv .env.example.new .env.example
+
+baseline: venv-dev ## Write models/baseline.sql, after a migration was added
+	$(RUN) -m tests.harness.schema_dump
 
 bench: venv-dev ## Measure: make bench ARGS="--help"
 	$(RUN) -m tests.bench $(ARGS)

@@ -24,6 +24,7 @@ from tortoise.exceptions import DBConnectionError
 from tortoise.migrations.api import migrate as run_migrations
 
 from errors import ServiceUnavailable
+from models import baseline
 from settings import Settings
 
 Row = dict[str, Any]
@@ -202,16 +203,21 @@ def is_outage(error: BaseException) -> bool:
 async def migrate(database_url: str, *, target: str | None = None) -> list[str]:
     """Bring the schema up to date, or on to one migration, and return the names of the migrations applied now.
 
-    Replicas that start together wait for each other on an advisory lock.
+    A database that has none gets the baseline first, unless an older schema is wanted. Replicas that start together
+    wait for each other on an advisory lock.
     """
+    wanted = set(known_migrations()) if target is None else {name for name in known_migrations() if name <= target}
     lock = await asyncpg.connect(database_url)
     try:
         await lock.execute("SELECT pg_advisory_lock($1)", _MIGRATION_LOCK)
         before = await _applied(lock)
-        await run_migrations(
-            config=tortoise_config(database_url), target=target and f"models.{target}", direction="forward"
-        )
-        await Tortoise.close_connections()
+        if not before and baseline.last_migration() in wanted:
+            await baseline.load(lock)
+        if not wanted <= await _applied(lock):
+            await run_migrations(
+                config=tortoise_config(database_url), target=target and f"models.{target}", direction="forward"
+            )
+            await Tortoise.close_connections()
         return sorted(await _applied(lock) - before)
     finally:
         await lock.close()
