@@ -101,6 +101,9 @@ def _parser() -> argparse.ArgumentParser:
     restore = add("restore", maintenance.restore, "Put a backup into an empty installation")
     restore.add_argument("file", type=Path)
     restore.add_argument("--data", type=Path, help="a folder for `make run`, instead of DATABASE_URL")
+    demo = add("demo", maintenance.demo, "Make an account with sample data, to look at")
+    demo.add_argument("--data", type=Path, help="the folder of `make run`, instead of DATABASE_URL")
+    demo.add_argument("--remove", action="store_true", help="take it away again")
     retention = add("retention", maintenance.retention, "Remove now what the settings say is old")
     retention.add_argument("--dry-run", action="store_true", help="only say how much would go")
     return parser

@@ -17,12 +17,14 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import asyncpg
+from pydantic import SecretStr
 
 from adapters import embedded, garbage
-from adapters.embedded import children, postgres_server
+from adapters.addresses import host_and_port
+from adapters.embedded import children, postgres_server, supervisor
 from errors import ServiceUnavailable
 from settings import Settings, SettingsError, load
 
@@ -234,3 +236,56 @@ def doctor(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2, ensure_ascii=False))
     return 0 if all(finding.ok for finding in findings) else 1
+
+
+# -- sample data
+
+
+def demo(options: argparse.Namespace) -> int:
+    """Make an account with sample data, or take it away."""
+    with garbage.loading(), _outages():
+        return asyncio.run(_demo(options.data, remove=options.remove))
+
+
+async def _demo(data: Path | None, *, remove: bool) -> int:
+    from adapters import events
+    from adapters.structured_logs import set_up_logging
+    from models import database
+    from resolvers import demo as samples
+    from resolvers import sessions
+    from tasks import queue
+
+    async with contextlib.AsyncExitStack() as stack:
+        given = await stack.enter_async_context(_installation(data, new=False))
+        # The practice site is on this machine, and nobody but us asks.
+        hosts = (*given.crawl_allowed_hosts, samples.PRACTICE_HOST)
+        allowed: dict[str, Any] = {
+            "crawl_allowed_hosts": hosts,
+            "build_allowed_hosts": hosts,
+            "git_protocols": ("https", "http"),
+        }
+        if given.redis_url.get_secret_value() == PROVIDED["redis_url"]:
+            # The Redis of `make run` only wakes who looks every second anyway.
+            allowed["redis_url"] = SecretStr("redis://127.0.0.1:1/0")
+        settings = given.model_copy(update={**allowed, "rate_limits": False})
+        set_up_logging(settings)
+        for opened in (
+            database.connected(settings),
+            events.connected(settings),
+            queue.connected(settings),
+            sessions.opened(settings),
+        ):
+            await stack.enter_async_context(opened)
+        if remove:
+            await samples.remove()
+            _say("The demo is taken away: its account is ended, and a worker removes what it had.")
+            return 0
+        is_practised = await supervisor.http_status(*host_and_port(samples.PRACTICE_HOST), "/") == 200
+        made = await samples.create(is_practised=is_practised)
+    _say(f"A month of {made.deployments} deployments and {made.runs} runs, and {made.queued} things that begin now.")
+    if not is_practised:
+        _say(
+            f"Nothing is crawled or built: the practice site of `make run` does not answer on {samples.PRACTICE_HOST}."
+        )
+    print(f"Sign in as {samples.USERNAME}. Password: {made.password}")
+    return 0

@@ -46,6 +46,11 @@ async def delete_user(actor: Actor, id_text: str) -> None:
     await _end(actor, account.id, action="deleteUser", how="by an administrator")
 
 
+async def delete_by_operator(user_id: UUID) -> None:
+    """End an account from the command line, where whoever runs the installation needs no proof."""
+    await _end(Actor(user_id=user_id), user_id, action=_OWN, how="by whoever runs the service")
+
+
 async def _end(actor: Actor, user_id: UUID, *, action: str, how: str, code: Proof | None = None) -> None:
     async with unit_of_work():
         target = await lock_target(actor, user_id, is_lost=True)

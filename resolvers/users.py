@@ -150,7 +150,7 @@ async def create_admin(*, email: str, username: str, password: str | None) -> st
     """
     address = account_rules.valid_email(email)
     wanted = account_rules.valid_username(username)
-    chosen = password if password is not None else _new_password()
+    chosen = password if password is not None else new_password()
     account_rules.check_password(chosen, username=wanted, email=address)
     password_hash = await sessions.passwords().hash(chosen)
     async with unit_of_work():
@@ -226,5 +226,6 @@ async def _record(signed_in: SignedIn, action: str, origin: Origin, *, factor: F
     )
 
 
-def _new_password() -> str:
+def new_password() -> str:
+    """A password that is shown once: 20 letters and digits of which none looks like another."""
     return "".join(secrets.choice(_NO_LOOKALIKES) for _ in range(GENERATED_PASSWORD_LENGTH))

@@ -27,6 +27,7 @@ from tasks.outbox import NotYet
 from tests.conftest import ApiServer, Programs, Template, WorkerFactory
 from tests.factories import REGISTER, Person, new_user, sign_in
 from tests.harness.client import GraphQLClient, GraphQLFailure, open_socket
+from tests.harness.databases import mentions
 from tests.harness.executions import add_items, add_request, uuid_of
 from tests.harness.github_accounts import connect
 from tests.harness.github_server import GitHubServer
@@ -170,20 +171,6 @@ def letters_to(settings_env: dict[str, str], email: str) -> list[str]:
         for path in sorted((Path(settings_env["DATA_DIR"]) / "mail").glob("*.eml"))
     ]
     return [str(letter["subject"]) for letter in found if email in str(letter["to"])]
-
-
-async def mentions(db: asyncpg.Connection, *texts: str) -> dict[str, int]:
-    """How many rows of each table hold one of these texts; only tables that have some."""
-    tables = await db.fetch(
-        "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
-    )
-    found = {}
-    for (table,) in map(tuple, tables):
-        patterns = [f"%{text}%" for text in texts]
-        count = await db.fetchval(f'SELECT count(*) FROM "{table}" t WHERE t::text ILIKE ANY($1::text[])', patterns)
-        if count:
-            found[table] = count
-    return found
 
 
 async def refused(client: GraphQLClient, db: asyncpg.Connection, person: Person, **fields: Any) -> dict[str, Any]:

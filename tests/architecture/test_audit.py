@@ -118,6 +118,7 @@ WRITES_NOTHING = {
 }
 WITHOUT_MUTATION = {
     "createAdmin",
+    "createDemo",
     "deployByHook",
     "deployByPullRequest",
     "deployByPush",

@@ -68,6 +68,20 @@ async def _on_server(server_url: str, statement: str) -> None:
         await connection.close(timeout=5)
 
 
+async def mentions(db: asyncpg.Connection, *texts: str) -> dict[str, int]:
+    """How many rows of each table hold one of these texts; only tables that have some."""
+    tables = await db.fetch(
+        "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+    )
+    found = {}
+    for (table,) in map(tuple, tables):
+        patterns = [f"%{text}%" for text in texts]
+        count = await db.fetchval(f'SELECT count(*) FROM "{table}" t WHERE t::text ILIKE ANY($1::text[])', patterns)
+        if count:
+            found[table] = count
+    return found
+
+
 def name_of(database_url: str) -> str:
     """The database that a URL names."""
     return urlsplit(database_url).path.lstrip("/")
