@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import importlib
 import random
+from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
@@ -327,29 +329,37 @@ async def check(world: World) -> None:
     """Every series of everybody, each owner and each project is what counting says."""
     plain = await counted(world.pool)
     quarters = [world.start + number * periods.QUARTER_HOUR for number in range(SPAN // periods.QUARTER_HOUR + 9)]
+    await check_sums(world, plain, quarters)
+    for hours in (7, 24, 37):  # whole days, and what lies beside them
+        await check_sums(world, plain, sorted({quarters[0], *quarters[2 :: 4 * hours], quarters[-1]}))
+    for scope in (Scope(), *(Scope(owner_id=owner) for owner in world.owners)):
+        for kind, measure in MEASURES.items():
+            await check_durations(world, scope, kind, measure)
+    for project in world.projects:
+        await check_project(world, project, quarters)
+
+
+async def check_sums(world: World, plain: dict[Key, Counter[str]], edges: list[datetime]) -> None:
+    """Sums of everybody and of each owner between these edges."""
     kinds = (*KINDS, RISKS)
     for scope in (Scope(), *(Scope(owner_id=owner) for owner in world.owners)):
-        found = await analytics_queries.sums(scope, kinds, quarters, ever=True)
+        found = await analytics_queries.sums(scope, kinds, edges, ever=True)
         told = {
             (row["kind"], row["label"], row["bucket"]): +Counter({name: row[name] for name in SUMS}) for row in found
         }
         expected: defaultdict[tuple[str, str, int], Counter[str]] = defaultdict(Counter)
         for (owner, kind, label, at), sums in plain.items():
             if owner == (scope.owner_id or EVERYBODY):
-                expected[kind, label, quarters.index(at) + 1] += sums
+                expected[kind, label, bisect_right(edges, at)] += sums
                 expected[kind, label, EVER] += sums
         assert {key: sums for key, sums in told.items() if sums} == expected
         assert all(row[name] >= 0 for row in found for name in SUMS)
-        risks = await analytics_queries.risks(scope, quarters)
+        risks = await analytics_queries.risks(scope, edges)
         assert {(row["label"], row["bucket"]): row["count"] for row in risks} == {
             (label, bucket): sums["created"]
             for (kind, label, bucket), sums in expected.items()
             if kind == RISKS and bucket != EVER
         }
-        for kind, measure in MEASURES.items():
-            await check_durations(world, scope, kind, measure)
-    for project in world.projects:
-        await check_project(world, project, quarters)
 
 
 async def check_durations(world: World, scope: Scope, kind: str, measure: str) -> None:
@@ -421,6 +431,7 @@ async def test_sums_are_what_is_there_after_any_history(desk: Desk, seed: int, s
     while await world.fold():
         pass
     assert await desk.pool.fetchval("SELECT count(*) FROM rollups") == 0
+    assert await desk.pool.fetchval("SELECT count(*) FROM rollup_days") == 0
     assert await desk.pool.fetchval("SELECT count(*) FROM rollup_deltas") == 0
 
 
@@ -498,3 +509,22 @@ async def test_what_was_there_before_is_counted_by_the_migration(desk: Desk) -> 
 
 
 _ALL_ROLLUPS = f"SELECT owner_id, kind, label, at, {', '.join(SUMS)} FROM rollups ORDER BY owner_id, kind, label, at"
+
+
+MOMENTS = st.integers(0, 96 * 12).map(
+    lambda quarters: datetime(2026, 3, 25, tzinfo=UTC) + quarters * periods.QUARTER_HOUR
+)
+
+
+@given(edges=st.lists(MOMENTS, min_size=2, max_size=8, unique=True).map(sorted))
+def test_days_and_parts_are_all_that_lies_between_edges_once(edges: list[datetime]) -> None:
+    days, parts = analytics_queries.spans_of(edges)
+    spans = sorted([*days, *parts])
+    assert [spans[0][0], spans[-1][1]] == [edges[0], edges[-1]]
+    assert all(first[1] == second[0] for first, second in pairwise(spans))
+    day = timedelta(days=1)
+    for begin, end in days:
+        assert (begin.time(), (end - begin) % day) == (time.min, timedelta(0))
+        assert not [edge for edge in edges if begin < edge < end]
+    for begin, end in parts:
+        assert end - begin < 2 * day or [edge for edge in edges if begin < edge < end], "a whole day is read as one"
