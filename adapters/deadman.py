@@ -17,7 +17,7 @@ Control pipe, from the owner:
 Status pipe, to the owner, one JSON object a line:
     {"event": "started", "pid", "init_pid", "isolation", "private_proc"}
     {"event": "failed", "errno", "step"}                                      the command could not be started
-    {"event": "exited", "exit_code", "signal", "reason", "tree_gone", "peak_rss_bytes"}
+    {"event": "exited", "exit_code", "signal", "reason", "tree_gone", "cpu_milliseconds", "peak_rss_bytes"}
 
 It leaves out memory limits (the owner watches), and protection of the host from the child: a build gets a sandbox.
 """
@@ -142,7 +142,12 @@ def main(control: int, status: int) -> None:
     release(order.keep)
     watch = Watch(inbox, Inbox(report), lifeline, order.deadline)
     reason = watch.until_end(status, init_pid, isolation)
-    peak_rss_bytes = watch.end_tree(init_pid, isolation)
+    living_milliseconds, living_peak_bytes = (0, 0) if reason == EXITED else usage_of_living(init_pid)
+    watch.end_tree(init_pid, isolation)
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)  # of all that were waited for, by whomever of the tree
+    cpu_milliseconds = max(living_milliseconds, int((usage.ru_utime + usage.ru_stime) * 1_000))
+    # getrusage(2): kilobytes on Linux, bytes on macOS.
+    peak_rss_bytes = max(living_peak_bytes, usage.ru_maxrss * (1_024 if LINUX else 1))
     if watch.failure:
         errno_text, step = watch.failure
         send(status, f'{{"event": "failed", "errno": {errno_text}, "step": "{step}"}}\n')
@@ -152,7 +157,7 @@ def main(control: int, status: int) -> None:
     send(
         status,
         f'{{"event": "exited", "exit_code": {exit_code}, "signal": {signal_number}, "reason": "{reason}", '
-        f'"tree_gone": true, "peak_rss_bytes": {peak_rss_bytes}}}\n',
+        f'"tree_gone": true, "cpu_milliseconds": {cpu_milliseconds}, "peak_rss_bytes": {peak_rss_bytes}}}\n',
     )
 
 
@@ -213,10 +218,11 @@ class Watch:
             if time.monotonic() >= self.deadline:
                 return DEADLINE
 
-    def end_tree(self, init_pid: int, isolation: str) -> int:
-        """Kill everything; returns, once nothing is left, the largest resident set of any one process in bytes."""
+    def end_tree(self, init_pid: int, isolation: str) -> None:
+        """Kill everything; returns once nothing is left."""
         if isolation != PID_NAMESPACE:
-            return end_visible(self.child_pid if isolation == PROCESS_GROUP else 0)
+            end_visible(self.child_pid if isolation == PROCESS_GROUP else 0)
+            return
         # Init is asked first, because the kernel forgets the usage of processes that it ends along with their init.
         send(self.lifeline, bytes([signal.SIGKILL]))
         limit = time.monotonic() + LAST_WORDS_SECONDS
@@ -226,7 +232,7 @@ class Watch:
             self.report.fill()
         os.kill(init_pid, signal.SIGKILL)
         # The kernel reports init's death only after the last process of the namespace has been reaped.
-        return peak_rss_bytes_of(os.wait4(init_pid, 0)[2])
+        os.waitpid(init_pid, 0)
 
 
 def isolate(strongest: str) -> str:
@@ -309,7 +315,7 @@ def be_init(order: Order, isolation: str, lifeline: int, report: int, outer_proc
         ready = {descriptor for descriptor, _ in poller.poll()}
         if wake in ready:
             os.read(wake, 4_096)
-            for pid, wait_status, _ in reap()[0]:
+            for pid, wait_status in reap()[0]:
                 if pid == child:
                     alive = False
                     send(report, f"exited {wait_status}\n")
@@ -361,18 +367,15 @@ def become_child(order: Order, failure: int, outer_proc: int) -> None:
         os._exit(127)
 
 
-def end_visible(session: int) -> int:
-    """Kill and reap until this process has no descendant and `session` (0: none) no member; the peak in bytes."""
-    peak = 0
+def end_visible(session: int) -> None:
+    """Kill and reap until this process has no descendant and `session` (0: none) no member."""
     pause = 0.001
     while True:
         targets = living_descendants(os.getpid(), session)
         for pid in targets:
             send_signal(pid, signal.SIGKILL)
-        ended, any_left = reap()
-        peak = max([peak, *(peak_rss_bytes_of(usage) for _, _, usage in ended)])
-        if not targets and not any_left:
-            return peak
+        if not reap()[1] and not targets:
+            return
         time.sleep(pause)
         pause = min(pause * 2, 0.05)
 
@@ -393,6 +396,24 @@ def living_descendants(root: int, session: int) -> set[int]:
     if session:
         found |= {pid for pid, _, group, _ in rows if group == session}
     return {pid for pid, _, _, dead in rows if pid in found and not dead}
+
+
+def usage_of_living(root: int) -> tuple[int, int]:
+    """Processor time in ms of `root` and what lives below it, with what they waited for; their peak in bytes.
+
+    Looked at before a kill, because the kernel forgets the usage of processes that it ends along with the init of their
+    namespace, and a sandbox inside the tree has such an init. Parents first: nothing is counted twice.
+    """
+    ticks = peak = 0
+    for pid in sorted({root, *living_descendants(root, 0)}) if LINUX else ():
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                ticks += sum(map(int, file.read().rpartition(b")")[2].split()[11:15]))
+            with open(f"/proc/{pid}/status", "rb") as file:
+                peak = max([peak, *(int(line.split()[1]) * 1_024 for line in file if line.startswith(b"VmHWM:"))])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return ticks * 1_000 // os.sysconf("SC_CLK_TCK"), peak
 
 
 def processes_of_proc() -> list[tuple[int, int, int, bool]]:
@@ -426,31 +447,26 @@ def processes_of_ps() -> list[tuple[int, int, int, bool]]:
     ]
 
 
-def reap() -> tuple[list[tuple[int, int, resource.struct_rusage]], bool]:
-    """The children that have ended (PID, wait status, usage with what they waited for), and whether any is left."""
-    ended: list[tuple[int, int, resource.struct_rusage]] = []
+def reap() -> tuple[list[tuple[int, int]], bool]:
+    """The children that have ended (PID, wait status), and whether any is left."""
+    ended: list[tuple[int, int]] = []
     while True:
         try:
-            pid, wait_status, usage = os.wait4(-1, os.WNOHANG)
+            pid, wait_status = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
             return ended, False
         if pid == 0:
             return ended, True
-        ended.append((pid, wait_status, usage))
+        ended.append((pid, wait_status))
 
 
 def reap_one() -> bool:
     """Wait for a child to end; False when there is none."""
     try:
-        os.wait4(-1, 0)
+        os.waitpid(-1, 0)
     except ChildProcessError:
         return False
     return True
-
-
-def peak_rss_bytes_of(usage: resource.struct_rusage) -> int:
-    """getrusage(2): kilobytes on Linux, bytes on macOS."""
-    return usage.ru_maxrss * (1_024 if LINUX else 1)
 
 
 def release(keep: list[int]) -> None:

@@ -66,14 +66,16 @@ class Limits:
 class TreeExit:
     """The end of a tree of which no process is left.
 
-    Exactly one of `exit_code` and `signal` is set, and tells of the child itself. `peak_rss_bytes` is the largest
-    resident set that any one process had (at least some 10 MB, the supervisor's), 0 when nobody could tell.
+    Exactly one of `exit_code` and `signal` is set, and tells of the child itself. `cpu_milliseconds` is what all of its
+    processes took of processors (some ms of it are the supervisor's), `peak_rss_bytes` the largest resident set that
+    any one process had (at least some 10 MB, the supervisor's); both are 0 when nobody could tell.
     """
 
     exit_code: int | None
     signal: int | None
     reason: EndReason
     isolation: Isolation | None
+    cpu_milliseconds: int
     peak_rss_bytes: int
 
 
@@ -147,6 +149,11 @@ class ProcessTree:
         self._loose_ends: set[int] = set()
         self._init: psutil.Process | None = None
         self._exit: TreeExit | None = None
+
+    @property
+    def ended(self) -> TreeExit | None:
+        """The end of the tree once somebody has waited for it, as leaving `spawn` does."""
+        return self._exit
 
     def renew(self, deadline: float) -> None:
         """Move the deadline (`time.monotonic()` seconds); the last call counts.
@@ -308,6 +315,7 @@ class ProcessTree:
                 signal=exited["signal"],
                 reason=EndReason(exited["reason"]),
                 isolation=self.isolation,
+                cpu_milliseconds=exited["cpu_milliseconds"],
                 peak_rss_bytes=exited["peak_rss_bytes"],
             )
         # The supervisor is dead. Its init ends the tree, and ends itself only after it: in a namespace the kernel
@@ -318,7 +326,12 @@ class ProcessTree:
                 raise TreeStillAlive(f"the tree of {self._command} outlives its supervisor")
             await asyncio.sleep(0.01)
         return TreeExit(
-            exit_code=None, signal=signal.SIGKILL, reason=EndReason.LOST, isolation=self.isolation, peak_rss_bytes=0
+            exit_code=None,
+            signal=signal.SIGKILL,
+            reason=EndReason.LOST,
+            isolation=self.isolation,
+            cpu_milliseconds=0,
+            peak_rss_bytes=0,
         )
 
     def _send(self, message: str) -> bool:

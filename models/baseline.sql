@@ -1,4 +1,4 @@
--- Stands for the migrations up to 0036_rollup_day_sums. Generated: make baseline
+-- Stands for the migrations up to 0037_resource_usage. Generated: make baseline
 
 CREATE EXTENSION IF NOT EXISTS pg_trgm WITH SCHEMA public;
 
@@ -555,11 +555,14 @@ CREATE TABLE public.executions (
     owner_id uuid NOT NULL,
     requested_by_id uuid,
     turn_key character varying(200),
+    cpu_milliseconds bigint,
+    peak_memory_bytes bigint,
     CONSTRAINT executions_failure_check CHECK ((((status)::text = 'FAILED'::text) = (failure_code IS NOT NULL))),
     CONSTRAINT executions_finish_check CHECK ((((status)::text = ANY (ARRAY[('SUCCEEDED'::character varying)::text, ('FAILED'::character varying)::text, ('CANCELLED'::character varying)::text])) = (finished_at IS NOT NULL))),
     CONSTRAINT executions_lease_check CHECK ((((status)::text = 'RUNNING'::text) = ((worker IS NOT NULL) AND (lease_until IS NOT NULL)))),
     CONSTRAINT executions_progress_check CHECK (((progress >= 0) AND (progress <= 100))),
-    CONSTRAINT executions_status_check CHECK (((status)::text = ANY (ARRAY[('QUEUED'::character varying)::text, ('RUNNING'::character varying)::text, ('SUCCEEDED'::character varying)::text, ('FAILED'::character varying)::text, ('CANCELLED'::character varying)::text])))
+    CONSTRAINT executions_status_check CHECK (((status)::text = ANY (ARRAY[('QUEUED'::character varying)::text, ('RUNNING'::character varying)::text, ('SUCCEEDED'::character varying)::text, ('FAILED'::character varying)::text, ('CANCELLED'::character varying)::text]))),
+    CONSTRAINT executions_usage_check CHECK (((cpu_milliseconds >= 0) AND (peak_memory_bytes >= 0)))
 )
 WITH (fillfactor='70');
 
@@ -2682,4 +2685,5 @@ INSERT INTO public.tortoise_migrations (app, name, applied_at) VALUES
     ('models', '0033_processes', now()),
     ('models', '0034_retention', now()),
     ('models', '0035_rollup_days', now()),
-    ('models', '0036_rollup_day_sums', now());
+    ('models', '0036_rollup_day_sums', now()),
+    ('models', '0037_resource_usage', now());

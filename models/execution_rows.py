@@ -20,7 +20,8 @@ from models.tools import containing
 _COLUMNS: Final = """
 SELECT e.id, e.kind, e.owner_id, e.status, e.stage, e.progress, e.attempt, e.queued_at, e.started_at, e.finished_at,
        e.cancel_requested_at, e.failure_code, e.failure_message, e.failure_stage, e.failure_exit_code,
-       e.failure_signal, e.failure_retryable, (e.log_object->>'removedAt')::timestamptz AS log_removed_at,
+       e.failure_signal, e.failure_retryable, e.cpu_milliseconds, e.peak_memory_bytes,
+       (e.log_object->>'removedAt')::timestamptz AS log_removed_at,
        u.id AS requester_id, u.email AS requester_email, u.username AS requester_username, u.name AS requester_name,
        u.role AS requester_role, u.created_at AS requester_created_at,
        r.job_id, r.tool_id, r.trigger, r.dataset_id, r.resumed_from_id, r.retry_of_id, r.items_scraped,

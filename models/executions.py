@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 from uuid import UUID
 
 from tortoise import fields
@@ -90,6 +91,25 @@ class Claim:
     """From the request to this claim."""
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What work took of its machine, as far as it was measured: None where nothing was.
+
+    Processor time of all its processes, and the largest resident set that any one of them had.
+    """
+
+    cpu_milliseconds: int | None = None
+    peak_memory_bytes: int | None = None
+
+    def plus(self, *, cpu_milliseconds: int, peak_memory_bytes: int | None = None) -> Usage:
+        """This and more: times add up, of peaks the larger one stays."""
+        peaks = [peak for peak in (self.peak_memory_bytes, peak_memory_bytes) if peak is not None]
+        return Usage((self.cpu_milliseconds or 0) + cpu_milliseconds, max(peaks, default=None))
+
+
+NOT_MEASURED: Final = Usage()
+
+
 class Execution(Model):
     """One piece of work; what its kind adds is in the kind's own table under the same id.
 
@@ -126,6 +146,8 @@ class Execution(Model):
     failure_signal = fields.SmallIntField(null=True)
     failure_retryable = fields.BooleanField(default=False)
     turn_key = fields.CharField(max_length=200, null=True)
+    cpu_milliseconds = fields.BigIntField(null=True)
+    peak_memory_bytes = fields.BigIntField(null=True)
     log_sequence = fields.BigIntField(default=0)
     log_bytes = fields.BigIntField(default=0)
     log_object: fields.JSONField[dict[str, object]] = fields.JSONField(null=True)
@@ -150,6 +172,7 @@ class Execution(Model):
                 name="executions_finish_check",
             ),
             CheckConstraint(check="(status = 'FAILED') = (failure_code IS NOT NULL)", name="executions_failure_check"),
+            CheckConstraint(check="cpu_milliseconds >= 0 AND peak_memory_bytes >= 0", name="executions_usage_check"),
         )
         indexes = (
             PostgreSQLIndex(

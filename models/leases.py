@@ -13,7 +13,7 @@ from typing import Protocol
 from uuid import UUID
 
 from models.database import Row
-from models.executions import Claim, ExecutionStatus, Failure
+from models.executions import NOT_MEASURED, Claim, ExecutionStatus, Failure, Usage
 
 
 class LeaseLost(Exception):
@@ -195,9 +195,13 @@ async def finish(
     status: ExecutionStatus,
     *,
     failure: Failure | None = None,
+    used: Usage = NOT_MEASURED,
     compact_log_after_seconds: float,
 ) -> bool:
-    """Write the final status, once; False when the lease is lost or the execution is final already."""
+    """Write the final status, once, and add what the attempt used.
+
+    False when the lease is lost or the execution is final already.
+    """
     row = await connection.fetchrow(
         """WITH changed AS (
                UPDATE executions SET status = $3::varchar, finished_at = clock_timestamp(),
@@ -206,7 +210,9 @@ async def finish(
                    progress = CASE WHEN $3::varchar = 'SUCCEEDED' THEN 100 ELSE progress END,
                    failure_code = $4, failure_message = $5, failure_stage = $6, failure_exit_code = $7,
                    failure_signal = $8, failure_retryable = $9,
-                   log_compaction_after = now() + make_interval(secs => $10)
+                   log_compaction_after = now() + make_interval(secs => $10),
+                   cpu_milliseconds = coalesce(cpu_milliseconds + $11, $11, cpu_milliseconds),
+                   peak_memory_bytes = greatest(peak_memory_bytes, $12)
                WHERE id = $1 AND attempt = $2 AND status = 'RUNNING' RETURNING id, stage, attempt
            ), event AS (
                INSERT INTO execution_events (execution_id, at, status, stage, attempt)
@@ -223,16 +229,20 @@ async def finish(
         failure and failure.signal,
         bool(failure and failure.retryable),
         compact_log_after_seconds,
+        used.cpu_milliseconds,
+        used.peak_memory_bytes,
     )
     return row is not None
 
 
-async def hand_back(connection: Connection, claim: Claim) -> bool:
+async def hand_back(connection: Connection, claim: Claim, *, used: Usage = NOT_MEASURED) -> bool:
     """Return an execution to the queue without spending an attempt of its budget: a worker that drains."""
     row = await connection.fetchrow(
         """WITH changed AS (
                UPDATE executions SET status = 'QUEUED', worker = NULL, lease_until = NULL,
-                   worked_seconds = worked_seconds + extract(epoch FROM clock_timestamp() - claimed_at)
+                   worked_seconds = worked_seconds + extract(epoch FROM clock_timestamp() - claimed_at),
+                   cpu_milliseconds = coalesce(cpu_milliseconds + $3, $3, cpu_milliseconds),
+                   peak_memory_bytes = greatest(peak_memory_bytes, $4)
                WHERE id = $1 AND attempt = $2 AND status = 'RUNNING' RETURNING id, stage, attempt
            ), event AS (
                INSERT INTO execution_events (execution_id, at, status, stage, attempt)
@@ -241,6 +251,8 @@ async def hand_back(connection: Connection, claim: Claim) -> bool:
            SELECT id FROM changed""",
         claim.execution_id,
         claim.attempt,
+        used.cpu_milliseconds,
+        used.peak_memory_bytes,
     )
     return row is not None
 

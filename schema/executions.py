@@ -28,6 +28,7 @@ from schema.enums import publish
 from schema.node import Node
 from schema.pagination import After, Before, Connection, First, Last, by_one_key, paginate
 from schema.permissions import requires
+from schema.scalars import BigInt
 from schema.users import User
 
 Info = strawberry.Info[Context, None]
@@ -137,6 +138,14 @@ class Execution(Node):
     requested_by: User | None = strawberry.field(description="Who asked for it; null once the account is gone.")
     log_removed_at: datetime | None = strawberry.field(
         description="When its log was removed because it was older than logs are kept here; null while it is there."
+    )
+    cpu_seconds: float | None = strawberry.field(
+        description="Seconds of processors that its processes took, over all attempts but those whose worker was lost; "
+        "known at the end of an attempt, null while nothing was measured."
+    )
+    peak_memory_bytes: BigInt | None = strawberry.field(
+        description="Most memory that the largest one of its processes had at once (its resident set); null while "
+        "nothing was measured, and where the work is done inside the worker."
     )
     row: strawberry.Private[Row]
 
@@ -329,6 +338,8 @@ def common(row: Row, context: Context) -> dict[str, Any]:
         "cancel_requested_at": row["cancel_requested_at"],
         "requested_by": _requester(row, context),
         "log_removed_at": row["log_removed_at"],
+        "cpu_seconds": None if row["cpu_milliseconds"] is None else row["cpu_milliseconds"] / 1_000,
+        "peak_memory_bytes": row["peak_memory_bytes"],
         "row": row,
     }
 

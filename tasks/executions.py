@@ -257,6 +257,7 @@ class Engine:
                 work.claim,
                 outcome.status,
                 failure=outcome.failure,
+                used=work.used,
                 compact_log_after_seconds=self._settings.log_compact_after_seconds,
             )
 
@@ -270,7 +271,7 @@ class Engine:
             await work.log.flush()
 
             async def write(connection: asyncpg.Connection) -> None:
-                await leases.hand_back(connection, work.claim)
+                await leases.hand_back(connection, work.claim, used=work.used)
 
             await self.persist(work, write)
             metrics.current().finished.labels(work.claim.kind, "HANDED_BACK").inc()

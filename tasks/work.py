@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ParamSpec, Protocol, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -20,10 +20,12 @@ import asyncpg
 from adapters import metrics, processes
 from adapters.processes import Limits, ProcessTree, TreeStillAlive
 from models.events import Event
-from models.executions import Claim, ExecutionStatus, Failure, FailureCode
+from models.executions import NOT_MEASURED, Claim, ExecutionStatus, Failure, FailureCode, Usage
 from tasks.log_writer import LogWriter
 
 DEFAULT_LIMITS = Limits()
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 FencedWrite = Callable[[asyncpg.Connection], Awaitable[None]]
 
 
@@ -100,6 +102,8 @@ class Work:
         self.is_draining = False
         self.has_strays = False
         """Whether processes of this attempt may still live: then it is neither CANCELLED nor handed back."""
+        self.used: Usage = NOT_MEASURED
+        """What this attempt has used so far; the engine adds it to the execution's when the attempt ends."""
         self.lease_deadline = lease_deadline
         self._ledger = ledger
         self._deadline = deadline
@@ -152,7 +156,8 @@ class Work:
         limits: Limits = DEFAULT_LIMITS,
         pass_fds: Sequence[int] = (),
     ) -> AsyncIterator[ProcessTree]:
-        """Start a process tree that cannot outlive the lease; leaving the block kills it."""
+        """Start a process tree that cannot outlive the lease; leaving the block kills it, and counts what it used."""
+        tree: ProcessTree | None = None
         try:
             async with processes.spawn(
                 argv, env=env, cwd=cwd, deadline=self.lease_deadline, limits=limits, pass_fds=pass_fds
@@ -166,6 +171,32 @@ class Work:
             # A cancellation wins over the bad news, and carries it as its cause.
             self.has_strays |= isinstance(error, TreeStillAlive) or isinstance(error.__cause__, TreeStillAlive)
             raise
+        finally:
+            ended = None if tree is None else tree.ended
+            if ended is not None and ended.peak_rss_bytes:  # otherwise its supervisor was killed, and nobody can tell
+                self.used = self.used.plus(
+                    cpu_milliseconds=ended.cpu_milliseconds, peak_memory_bytes=ended.peak_rss_bytes
+                )
+
+    async def compute(self, function: Callable[_P, _T], *arguments: _P.args, **named: _P.kwargs) -> _T:
+        """Run a function in a thread and count its processor time; its memory is the worker's and tells nothing.
+
+        Cancelled, it leaves the thread to itself: what that takes from then on is not counted.
+        """
+        taken: list[float] = []
+
+        def measured() -> _T:
+            begun = time.thread_time()
+            try:
+                return function(*arguments, **named)
+            finally:
+                taken.append(time.thread_time() - begun)
+
+        try:
+            return await asyncio.to_thread(measured)
+        finally:
+            for seconds in taken:
+                self.used = self.used.plus(cpu_milliseconds=round(seconds * 1_000))
 
     def end_stage(self) -> None:
         """Measure the stage that is over, if there was one in this attempt."""

@@ -131,7 +131,7 @@ class OcrKind:
         if words > MAX_SEARCHED_WORDS:
             await work.log.warning(f"Products are looked for on the first {len(pages):,} pages only.")
         # In a thread: a long document takes seconds, and the leases of this worker must be renewed meanwhile.
-        found = await asyncio.to_thread(find_candidates, pages, default_currency=plan.default_currency)
+        found = await work.compute(find_candidates, pages, default_currency=plan.default_currency)
         unread = len(progress.failed)
         await work.log.info(
             f"{len(progress.done):,} pages with {words:,} words"

@@ -7,7 +7,6 @@ worker hands back asks the service again from the start. No word of a document i
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -98,7 +97,7 @@ class ScanKind:
         )
         await work.advance(70, stage="LOCATING")
         text = await self._text_for_places(work, document) if answer.risks else None
-        return await asyncio.to_thread(findings.of_service, answer, text)
+        return await work.compute(findings.of_service, answer, text)
 
     async def _scan_here(self, work: Work, document: Document) -> Findings:
         if document.force_llm:
@@ -109,7 +108,7 @@ class ScanKind:
         if not text.text.strip():
             raise Unreadable("The document holds no text; what is only pictures has to be read with OCR first.")
         await work.advance(40, stage="SCANNING")
-        report = await asyncio.to_thread(scanner.scan, text.text)
+        report = await work.compute(scanner.scan, text.text)
         found = findings.of_embedded(report, is_cut=text.is_cut)
         await work.log.info(
             f"Scanned {len(text.text):,} characters with {scanner.SCANNER_NAME} {scanner.SCANNER_VERSION} "

@@ -57,7 +57,7 @@ async def text_of(work: Work, content_type: str, chunks: AsyncIterator[bytes]) -
         return await _read_in_child(work, content_type, chunks)
     content = b"".join([chunk async for chunk in chunks])
     try:
-        text = await asyncio.to_thread(scanner.extract, f"document{_EXTENSIONS[content_type]}", content)
+        text = await work.compute(scanner.extract, f"document{_EXTENSIONS[content_type]}", content)
     except (scanner.UnreadableFile, scanner.UnsupportedFile) as error:
         raise Unreadable(str(error)) from None
     return Text(text[: scanner.MAX_CHARACTERS], len(text) > scanner.MAX_CHARACTERS)

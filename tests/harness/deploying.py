@@ -21,7 +21,8 @@ from tests.harness.waiting import eventually
 DEPLOYMENT = """
 fragment D on Deployment {
   id status stage progress attempt number environment trigger branch commitHash commitMessage author url isLive aliases
-  fileCount artifactSize uploadedBytes buildDuration currentStage framework cancelRequestedAt
+  fileCount artifactSize uploadedBytes buildDuration currentStage framework cancelRequestedAt cpuSeconds
+  peakMemoryBytes
   failure { code message stage exitCode signal retryable }
   stages { name status startedAt finishedAt error } steps { name status }
   supersededBy { id } redeployOf { id }

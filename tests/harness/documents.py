@@ -29,7 +29,8 @@ from tests.harness.waiting import eventually
 JOB = """
 fragment J on OcrJob {
   id status stage progress attempt filename languages forceOcr defaultCurrency batchId pageCount pagesRead confidence
-  candidateCount engine cancelRequestedAt finishedAt requestedBy { id } failure { code message stage retryable }
+  candidateCount engine cancelRequestedAt finishedAt cpuSeconds peakMemoryBytes requestedBy { id }
+  failure { code message stage retryable }
 }
 """
 ENQUEUE = "mutation ($input: EnqueueOcrInput!) { it: enqueueOcr(input: $input) { ocrJob { ...J } } }"

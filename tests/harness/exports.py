@@ -24,7 +24,7 @@ from tests.harness.waiting import eventually
 EXPORT = """
 fragment X on ItemExport {
   id status stage progress attempt format filename contentType rowCount size sha256 expiresAt downloadUrl options
-  run { id } requestedBy { id } cancelRequestedAt failure { code message stage retryable }
+  run { id } requestedBy { id } cancelRequestedAt cpuSeconds peakMemoryBytes failure { code message stage retryable }
 }
 """
 ASK = "mutation ($input: ExportItemsInput!) { it: exportItems(input: $input) { export { ...X } } }"

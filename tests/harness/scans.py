@@ -32,7 +32,7 @@ from tests.harness.waiting import eventually
 SCAN = """
 fragment S on Scan {
   id status stage progress attempt filename contentType size source forceLlm riskCount mediaId cancelRequestedAt
-  finishedAt requestedBy { id } failure { code message stage retryable }
+  finishedAt cpuSeconds peakMemoryBytes requestedBy { id } failure { code message stage retryable }
   scanner { name version ruleset language truncated }
   summary { category count bySeverity { severity count } }
   risks(first: 500) { ...R }

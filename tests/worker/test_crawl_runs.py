@@ -112,6 +112,8 @@ async def check_complete(crawls: Crawls, run: UUID, site: SiteServer, row: async
     counted = ("items_scraped", "pages_crawled", "requests_blocked", "requests_robots", "errors_count")
     assert [row[name] for name in counted] == [homes, pages, 1, 1, 2]
     assert row["bytes_downloaded"] > 1_000 * homes
+    assert 500 < row["cpu_milliseconds"] < 600_000
+    assert 30 * 2**20 < row["peak_memory_bytes"] < 2**30
 
 
 # -- all of it

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from models import leases, logs
-from models.executions import Claim, ExecutionStatus, Failure, FailureCode
+from models.executions import Claim, ExecutionStatus, Failure, FailureCode, Usage
 from models.ids import new_id
 from models.logs import LogLevel, NewLine
 from tests.harness.waiting import eventually
@@ -35,7 +35,7 @@ TO_THE_END = 40.0
 @together
 async def test_work_of_a_killed_worker_is_done_by_another(bench: Bench) -> None:
     first = await bench.worker()
-    execution = await bench.queue({"beat": 9, "first": 60}, {"progress": 50, "stage": "END"})
+    execution = await bench.queue({"burn": 0.3}, {"beat": 9, "first": 60}, {"progress": 50, "stage": "END"})
     await bench.until_line(execution, "attempt 1 beat 20")
     await bench.worker()
     killed_at = await bench.clock()
@@ -44,6 +44,7 @@ async def test_work_of_a_killed_worker_is_done_by_another(bench: Bench) -> None:
     assert again_at - killed_at <= timedelta(seconds=RECOVERY_SECONDS)
     row = await bench.verdict(execution, SUCCEEDED, attempt=2, within=TO_THE_END)
     assert row["lost_workers"] == 1
+    assert 580 <= row["cpu_milliseconds"] < 1_100, "what the second attempt used, and not what the lost one did"
     last = max(beat.at for beat in bench.beats(execution) if beat.attempt == 1)
     assert last - killed_at < timedelta(seconds=1), "the tree died with its worker"
     messages = await bench.messages(execution)
@@ -130,7 +131,7 @@ async def test_work_given_up_after_a_freeze_is_not_leased_on(bench: Bench) -> No
 @together
 async def test_a_stopping_worker_hands_its_work_back(bench: Bench) -> None:
     first = await bench.worker()
-    execution = await bench.queue({"beat": 9, "first": 60})
+    execution = await bench.queue({"burn": 0.3}, {"beat": 9, "first": 60})
     await bench.until_line(execution, "attempt 1 beat 20")
     second = await bench.worker()
     asked_at = await bench.clock()
@@ -140,8 +141,12 @@ async def test_a_stopping_worker_hands_its_work_back(bench: Bench) -> None:
     assert await first.wait_exit() == 0
     last = max(beat.at for beat in bench.beats(execution) if beat.attempt == 1)
     assert last < back_at, "handed back only once its processes were gone"
+    used = (await bench.row(execution))["cpu_milliseconds"]
+    assert 580 <= used < 1_100
     row = await bench.verdict(execution, SUCCEEDED, attempt=2, within=TO_THE_END)
     assert row["lost_workers"] == 0
+    assert used + 580 <= row["cpu_milliseconds"] < used + 1_100
+    assert row["peak_memory_bytes"] > 2**20
     assert await second.stop() == 0
 
 
@@ -254,15 +259,23 @@ async def test_no_statement_accepts_a_stale_attempt(benches: Callable[..., Bench
         assert not await leases.advance(connection, stale, progress=99, stage="LATE")
         assert not await leases.finish(connection, stale, SUCCEEDED, compact_log_after_seconds=60)
         failure = Failure(FailureCode.INTERNAL, "late")
-        assert not await leases.finish(connection, stale, FAILED, failure=failure, compact_log_after_seconds=60)
-        assert not await leases.hand_back(connection, stale)
+        used = Usage(cpu_milliseconds=1, peak_memory_bytes=1)
+        assert not await leases.finish(
+            connection, stale, FAILED, failure=failure, used=used, compact_log_after_seconds=60
+        )
+        assert not await leases.hand_back(connection, stale, used=used)
         assert await leases.renew(connection, [(execution, stale.attempt)], lease_seconds=60) == {}
 
         assert await bench.row(execution) == before
         assert await bench.chunks(execution) == []
         assert [event["status"] for event in await bench.history(execution)] == ["RUNNING", "QUEUED", "RUNNING"]
         assert await logs.append(connection, fresh, after_sequence=0, lines=line)
-        assert await leases.finish(connection, fresh, SUCCEEDED, compact_log_after_seconds=60)
+        assert await leases.hand_back(connection, fresh, used=Usage(7, 300))
+        last = await claim()
+        assert await leases.finish(connection, last, SUCCEEDED, used=Usage(5, 200), compact_log_after_seconds=60)
+        assert not await leases.finish(connection, last, SUCCEEDED, used=Usage(5, 200), compact_log_after_seconds=60)
+        row = await bench.row(execution)
+        assert (row["cpu_milliseconds"], row["peak_memory_bytes"]) == (12, 300)
 
 
 async def test_a_renewal_passes_over_a_row_its_own_worker_holds(benches: Callable[..., Bench]) -> None:

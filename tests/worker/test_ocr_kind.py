@@ -112,6 +112,8 @@ async def test_a_scan_is_recognised_and_says_how_surely(room: ReadingRoom, perso
     assert page["rotation"] == pytest.approx(-1.2, abs=0.2)
     assert (page["width"], page["height"]) == scan.pages[0].size
     assert all(0 <= word["left"] <= word["right"] <= 1 and 0 <= word["confidence"] <= 100 for word in page["words"])
+    assert 0.2 < job["cpuSeconds"] < 60
+    assert 30 * 2**20 < job["peakMemoryBytes"] < 2**30
 
 
 async def test_force_ocr_passes_over_a_text_layer(room: ReadingRoom, person: Person, worker: Program) -> None:

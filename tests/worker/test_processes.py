@@ -261,6 +261,7 @@ def test_closed_control_pipe_ends_the_tree_and_says_so(mark: str, isolation: Iso
             "signal": signal.SIGKILL,
             "reason": "orphaned",
             "tree_gone": True,
+            "cpu_milliseconds": exited["cpu_milliseconds"],
             "peak_rss_bytes": exited["peak_rss_bytes"],
         }
         assert supervisor.wait(timeout=5) == 0
@@ -622,6 +623,51 @@ async def test_memory_of_the_whole_tree_is_counted(start: Spawn, isolation: Isol
         ended = await tree.kill()
         assert await tree.memory_bytes() == 0
     assert 60_000_000 < ended.peak_rss_bytes < 100_000_000
+
+
+# Three processes that each take 200 ms of a processor: one that is waited for, a daemon that nobody of the tree waits
+# for, and the child itself, which lives on.
+BUSY = """
+import os, sys, time
+def burn():
+    while time.process_time() < 0.2:
+        pass
+waited = os.fork()
+if waited == 0:
+    burn()
+    os._exit(0)
+os.waitpid(waited, 0)
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        burn()
+        os.write(1, b"ready\\n")
+    os._exit(0)
+burn()
+os.write(1, b"ready\\n")
+sys.stdin.read()
+"""
+
+
+@EVERY_ISOLATION
+@pytest.mark.parametrize("is_killed", [True, False])
+async def test_processor_time_of_the_whole_tree_is_counted(start: Spawn, isolation: Isolation, is_killed: bool) -> None:
+    async with start([*PYTHON, BUSY], isolation=isolation) as tree:
+        await ready(tree)
+        await ready(tree)
+        tree.stdin.close()
+        ended = await (tree.kill() if is_killed else tree.wait())
+    # A daemon that is gone before the end is out of a process group's sight; /proc counts in steps of 10 ms.
+    least = 350 if isolation is Isolation.PROCESS_GROUP else 550
+    assert least < ended.cpu_milliseconds < 1_500
+
+
+async def test_processor_time_of_a_lost_tree_is_not_known(start: Spawn) -> None:
+    async with start([*PYTHON, BUSY]) as tree:
+        await ready(tree)
+        psutil.Process(tree.pid).parents()[1].kill()
+        ended = await tree.wait()
+    assert (ended.reason, ended.cpu_milliseconds, ended.peak_rss_bytes) == (EndReason.LOST, 0, 0)
 
 
 # -- what isolation there is

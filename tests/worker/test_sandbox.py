@@ -7,19 +7,21 @@ import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from adapters import doctor
+from adapters.processes import ProcessTree
 from adapters.sandbox import open_runner
 from adapters.sandbox.bubblewrap import BubblewrapRunner
 from adapters.sandbox.contract import Network, Phase, PhaseEnd, PhaseExit, RunnerUnavailable, StopBuild
 from adapters.sandbox.docker import DockerRunner
 from adapters.sandbox.kubernetes import KubernetesRunner
 from tests.harness.waiting import eventually, leftover_processes
-from tests.worker.sandboxes import PYTHON, Bench, Memory, folder_for_everybody, sandbox_settings
+from tests.worker.sandboxes import PYTHON, Bench, Memory, folder_for_everybody, sandbox_settings, supervised
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or not shutil.which("bwrap"), reason="bubblewrap is not installed"
@@ -214,6 +216,53 @@ class Stopping(Memory):
     async def phase_ended(self, exit: PhaseExit) -> None:
         await super().phase_ended(exit)
         self.stop_at("ended")
+
+
+# Half a second of a processor: of a child that is waited for, of a daemon that nobody waits for, of the command itself.
+BUSY = """
+import os, sys, time
+def burn(seconds):
+    while time.process_time() < seconds:
+        pass
+read, write = os.pipe()
+waited = os.fork()
+if waited == 0:
+    burn(0.2)
+    os._exit(0)
+os.waitpid(waited, 0)
+if os.fork() == 0:
+    os.setsid()
+    burn(0.2)
+    if "stay" in sys.argv:
+        os.write(write, b"x")
+        time.sleep(60)
+    os._exit(0)
+os.close(write)
+os.read(read, 1)
+burn(0.1)
+if "stay" in sys.argv:
+    print("busy no more", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("end", [PhaseEnd.EXITED, PhaseEnd.STOPPED])
+async def test_processor_time_inside_the_sandbox_is_counted_however_it_ends(bench: Bench, end: PhaseEnd) -> None:
+    trees = []
+
+    @contextlib.asynccontextmanager
+    async def remembering(*arguments: Any, **named: Any) -> AsyncIterator[ProcessTree]:
+        async with supervised()(*arguments, **named) as tree:
+            trees.append(tree)
+            yield tree
+
+    (bench.source / "busy.py").write_text(BUSY)
+    command = f"{PYTHON} -I -S busy.py" + (" stay" if end is PhaseEnd.STOPPED else "")
+    ran = await bench.run(command, spawn=remembering, listener=Stopping("output"))
+    assert ran.exit.end is end, (ran.exit, ran.text)
+    [tree] = trees
+    assert tree.ended is not None
+    assert 460 < tree.ended.cpu_milliseconds < 1_500
 
 
 @pytest.mark.parametrize("place", ["started", "output", "refused", "ended"])

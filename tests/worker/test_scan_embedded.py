@@ -70,6 +70,8 @@ async def test_a_text_is_scanned_by_the_embedded_rules(lab: Lab, person: Person)
     assert scan["summary"] == [
         {"category": "schedule", "count": 1, "bySeverity": [{"severity": finding.severity.value, "count": 1}]}
     ]
+    assert 0 < scan["cpuSeconds"] < 10
+    assert scan["peakMemoryBytes"] is None, "the worker's memory tells nothing of this scan"
     log = await lab.messages(person, scan["id"])
     assert any(report.provenance.ruleset in line and "1 risks" in line for line in log)
 

@@ -115,6 +115,8 @@ class TrivialKind:
                 await work.log.write(LogLevel.INFO, text)
             case {"progress": percent, **options}:
                 await work.advance(percent, stage=options.get("stage"))
+            case {"burn": seconds}:
+                await self._burn(work, seconds)
             case {"sleep": seconds}:
                 await asyncio.sleep(seconds)
             case {"block": seconds} if work.claim.attempt == 1:
@@ -131,6 +133,19 @@ class TrivialKind:
             case {"crash": message}:
                 raise RuntimeError(message)
         return None
+
+    async def _burn(self, work: Work, seconds: float) -> None:
+        """Take a processor for some time, in a child and in a thread each."""
+        code = f"import time\nwhile time.process_time() < {seconds}: pass"
+        async with work.spawn([sys.executable, "-I", "-S", "-c", code], env={"PATH": os.defpath}, cwd="/") as tree:
+            await tree.wait()
+
+        def burn() -> None:
+            end = time.thread_time() + seconds
+            while time.thread_time() < end:
+                pass
+
+        await work.compute(burn)
 
     async def _beat(self, work: Work, seconds: float, mode: str) -> None:
         """Run the beating child. What killed it is not asked: a careless kind would go on as well."""

@@ -67,7 +67,9 @@ async def test_commands_run_with_the_variables_of_their_environment_and_the_log_
     site = await deploying.site(
         {"readme.txt": "x"},
         installCommand='echo "installing with $TOKEN"',
-        buildCommand=f'echo "built for $TOKEN"; echo "$TOKEN" | base64; {SHOW_ENVIRONMENT}',
+        # Besides, a second of a processor and a hundred megabytes, each ended by a program that measures it itself.
+        buildCommand="(ulimit -t 1; while :; do :; done); dd if=/dev/zero of=/dev/null bs=100M count=1; "
+        f'echo "built for $TOKEN"; echo "$TOKEN" | base64; {SHOW_ENVIRONMENT}',
         outputDirectory="out",
     )
     variables = [
@@ -93,6 +95,9 @@ async def test_commands_run_with_the_variables_of_their_environment_and_the_log_
     environment = dict(line.split("=", 1) for line in (await deploying.get(live["url"], "/env.txt")).text.splitlines())
     assert environment["SWITCHYARD_COMMIT"] == live["commitHash"]
     assert environment["CI"] == "1"
+    for made in (live, preview):
+        assert 1 <= made["cpuSeconds"] < 5
+        assert 100 * 2**20 <= made["peakMemoryBytes"] < 150 * 2**20
     assert not any(name.startswith(("DATABASE", "REDIS", "SECRET")) for name in environment)
 
 
