@@ -31,12 +31,11 @@ from adapters.addresses import host_and_port
 from adapters.cancellation import first_error
 from adapters.embedded import children, greetings, supervisor
 from errors import SwitchyardError
+from maintenance import CHECKOUT, PRACTICE_PORT
 from settings import Settings, SettingsError, load
 
-CHECKOUT = Path(__file__).resolve().parent
 READY_SECONDS = 60
 DRAIN_SECONDS = 10
-PRACTICE_PORT = 8900
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -101,9 +100,12 @@ def _parser() -> argparse.ArgumentParser:
     restore = add("restore", maintenance.restore, "Put a backup into an empty installation")
     restore.add_argument("file", type=Path)
     restore.add_argument("--data", type=Path, help="a folder for `make run`, instead of DATABASE_URL")
-    demo = add("demo", maintenance.demo, "Make an account with sample data, to look at")
-    demo.add_argument("--data", type=Path, help="the folder of `make run`, instead of DATABASE_URL")
-    demo.add_argument("--remove", action="store_true", help="take it away again")
+    demo = add("demo", maintenance.demo, "Make sample data: an account that looks lived in")
+    demo.add_argument("--data", type=Path, help="the folder of `make run`, instead of DATABASE_URL or the default one")
+    demo.add_argument("--yes", action="store_true", help="also where others have work, whose sums will count it too")
+    demo.add_argument("--history-only", action="store_true", help="start no run on the practice site")
+    demo.add_argument("--password-stdin", action="store_true", help="read the password from the first line of stdin")
+    demo.add_argument("--remove", action="store_true", help="remove the sample data with all that its account has")
     retention = add("retention", maintenance.retention, "Remove now what the settings say is old")
     retention.add_argument("--dry-run", action="store_true", help="only say how much would go")
     return parser

@@ -11,21 +11,21 @@ import asyncio
 import base64
 import contextlib
 import json
+import logging
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 import asyncpg
-from pydantic import SecretStr
+import structlog
 
 from adapters import embedded, garbage
-from adapters.addresses import host_and_port
-from adapters.embedded import children, postgres_server, supervisor
-from errors import ServiceUnavailable
+from adapters.embedded import children, postgres_server, redis_server, supervisor
+from errors import Conflict, ServiceUnavailable
 from settings import Settings, SettingsError, load
 
 if TYPE_CHECKING:
@@ -37,6 +37,11 @@ PROVIDED = {
     "redis_url": "redis://embedded",
     "secret_keys": "k:" + base64.b64encode(bytes(32)).decode("ascii"),
 }
+NO_REDIS = "redis://127.0.0.1:9/0"
+"""Refused at once: nobody listens on the port of `discard`."""
+
+CHECKOUT = Path(__file__).resolve().parent
+PRACTICE_PORT = 8900
 
 
 # -- backup and restore
@@ -132,8 +137,11 @@ def _whole_or_none(path: Path) -> Iterator[IO[bytes]]:
 
 
 @asynccontextmanager
-async def _installation(data: Path | None, *, new: bool) -> AsyncIterator[Settings]:
-    """The settings of an installation whose PostgreSQL runs: the environment's, or those of a folder of `make run`."""
+async def _installation(data: Path | None, *, new: bool, with_redis: bool = False) -> AsyncIterator[Settings]:
+    """The settings of an installation whose PostgreSQL runs: the environment's, or those of a folder of `make run`.
+
+    `with_redis` names its Redis too; where none runs nobody hears, and nobody waits for it.
+    """
     if data is None:
         absent = {"redis_url": PROVIDED["redis_url"]} if "REDIS_URL" not in os.environ else {}
         yield load(**absent)
@@ -148,14 +156,17 @@ async def _installation(data: Path | None, *, new: bool) -> AsyncIterator[Settin
     keys = given or children.private_text(folder / "secrets")
     if new:
         children.private_text(folder / "secrets", default=keys)  # or `make run` would make new ones
+    redis_url = NO_REDIS if with_redis else PROVIDED["redis_url"]
     async with contextlib.AsyncExitStack() as stack:
         try:
             stack.callback(embedded.FolderLock(folder, what="Switchyard").release)
         except embedded.FolderBusy:
             url = postgres_server.running_url(folder)
+            if with_redis:
+                redis_url = redis_server.running_url(folder)
         else:
             url = (await stack.enter_async_context(embedded.postgres(folder))).url
-        yield load(database_url=url, redis_url=PROVIDED["redis_url"], secret_keys=keys, data_dir=str(folder))
+        yield load(database_url=url, redis_url=redis_url, secret_keys=keys, data_dir=str(folder))
 
 
 @contextlib.contextmanager
@@ -197,6 +208,76 @@ async def _retention(settings: Settings, *, dry_run: bool) -> dict[str, int]:
     return {subject.value: count for subject, count in found.items()}
 
 
+# -- sample data
+
+
+def demo(options: argparse.Namespace) -> int:
+    """Make the sample data, or remove it. Where it is there, or is not, nothing changes."""
+    given = sys.stdin.readline().rstrip("\n") if options.password_stdin else None
+    if given == "":
+        _say("The password on stdin is empty.")
+        return 2
+    data = options.data
+    if data is None and "DATABASE_URL" not in os.environ:
+        data = Path(os.environ.get("DATA_DIR") or CHECKOUT / ".switchyard")
+        if not (data / "postgres").is_dir():
+            raise SettingsError(
+                f"There is no installation in {data}: run `make run` first, or name its folder by --data."
+            )
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    with _outages(), garbage.seldom():
+        asyncio.run(_demo(data, options, given))
+    return 0
+
+
+async def _demo(data: Path | None, options: argparse.Namespace, given: str | None) -> None:
+    from adapters import events, github
+    from adapters.storage import open_storage
+    from models import backups, database
+    from resolvers import sessions, users
+    from resolvers.demo import account
+    from tasks import queue
+
+    async with contextlib.AsyncExitStack() as stack:
+        settings = await stack.enter_async_context(_installation(data, new=False, with_redis=True))
+        lock = await database.connect_alone(settings, command_timeout_seconds=database.COMMAND_TIMEOUT_SECONDS)
+        stack.push_async_callback(lock.close)
+        if set(database.known_migrations()) - set(await backups.migrations(lock)):
+            raise Conflict("The database is older than this version: run `make run` or `switchyard migrate` first.")
+        for opening in (
+            database.connected(settings, pool_size=2),
+            events.connected(settings),
+            queue.connected(settings),
+            github.connected(settings),
+            sessions.opened(settings),
+            open_storage(settings),
+        ):
+            await stack.enter_async_context(opening)
+        url = settings.database_url.get_secret_value()
+        pool = await stack.enter_async_context(
+            asyncpg.create_pool(url, min_size=1, max_size=2, server_settings=database.SERVER_SETTINGS)
+        )
+        if options.remove:
+            is_gone = await account.remove(lock, pool)
+            print("The demo is removed with all that it had." if is_gone else "There is no demo here.")
+            return
+        password = given or users.new_password()
+        made = await account.make(settings, lock, pool, password=password, among_others=options.yes)
+        counted = ", ".join(f"{count:,} {name}" for name, count in made.counts.items() if count)
+        if not made.is_new:
+            print(f"The demo is there already, as {made.username}: {counted}. Nothing was changed.")
+            print("Its password was shown when it was made; `demo --remove` and `demo` make it anew.")
+            return
+        print(f"The demo is made: {counted}.")
+        print(
+            f"Sign in as {made.username}"
+            + (". " if given else f" with the password {password}   (shown only this once)")
+        )
+        is_served = await supervisor.http_status("127.0.0.1", PRACTICE_PORT, "/shop/oak-lamp") == 200
+        if not options.history_only and is_served and (started := await account.run_jobs()):
+            print(f"{started} of its jobs run on the practice site at this moment.")
+
+
 # -- doctor
 
 
@@ -236,56 +317,3 @@ def doctor(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2, ensure_ascii=False))
     return 0 if all(finding.ok for finding in findings) else 1
-
-
-# -- sample data
-
-
-def demo(options: argparse.Namespace) -> int:
-    """Make an account with sample data, or take it away."""
-    with garbage.loading(), _outages():
-        return asyncio.run(_demo(options.data, remove=options.remove))
-
-
-async def _demo(data: Path | None, *, remove: bool) -> int:
-    from adapters import events
-    from adapters.structured_logs import set_up_logging
-    from models import database
-    from resolvers import demo as samples
-    from resolvers import sessions
-    from tasks import queue
-
-    async with contextlib.AsyncExitStack() as stack:
-        given = await stack.enter_async_context(_installation(data, new=False))
-        # The practice site is on this machine, and nobody but us asks.
-        hosts = (*given.crawl_allowed_hosts, samples.PRACTICE_HOST)
-        allowed: dict[str, Any] = {
-            "crawl_allowed_hosts": hosts,
-            "build_allowed_hosts": hosts,
-            "git_protocols": ("https", "http"),
-        }
-        if given.redis_url.get_secret_value() == PROVIDED["redis_url"]:
-            # The Redis of `make run` only wakes who looks every second anyway.
-            allowed["redis_url"] = SecretStr("redis://127.0.0.1:1/0")
-        settings = given.model_copy(update={**allowed, "rate_limits": False})
-        set_up_logging(settings)
-        for opened in (
-            database.connected(settings),
-            events.connected(settings),
-            queue.connected(settings),
-            sessions.opened(settings),
-        ):
-            await stack.enter_async_context(opened)
-        if remove:
-            await samples.remove()
-            _say("The demo is taken away: its account is ended, and a worker removes what it had.")
-            return 0
-        is_practised = await supervisor.http_status(*host_and_port(samples.PRACTICE_HOST), "/") == 200
-        made = await samples.create(is_practised=is_practised)
-    _say(f"A month of {made.deployments} deployments and {made.runs} runs, and {made.queued} things that begin now.")
-    if not is_practised:
-        _say(
-            f"Nothing is crawled or built: the practice site of `make run` does not answer on {samples.PRACTICE_HOST}."
-        )
-    print(f"Sign in as {samples.USERNAME}. Password: {made.password}")
-    return 0

@@ -6,6 +6,8 @@ characters of Crockford's base 32. The prefix tells the type, so `node(id)` need
 
 from __future__ import annotations
 
+import secrets
+from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
 from uuid import UUID
@@ -62,6 +64,12 @@ class MalformedId(ValueError):
 def new_id() -> UUID:
     """A fresh UUIDv7 (RFC 9562 §5.7): its order is the order of creation, to the millisecond."""
     return uuid7()
+
+
+def id_at(moment: datetime) -> UUID:
+    """A UUIDv7 as it would have been made at a moment in the past; no two are alike."""
+    milliseconds = int(moment.timestamp() * 1_000)
+    return UUID(int=milliseconds << 80 | 7 << 76 | secrets.randbits(12) << 64 | 2 << 62 | secrets.randbits(62))
 
 
 def encode_id(prefix: str, value: UUID) -> str:

@@ -46,12 +46,23 @@ async def delete_user(actor: Actor, id_text: str) -> None:
     await _end(actor, account.id, action="deleteUser", how="by an administrator")
 
 
-async def delete_by_operator(user_id: UUID) -> None:
-    """End an account from the command line, where whoever runs the installation needs no proof."""
-    await _end(Actor(user_id=user_id), user_id, action=_OWN, how="by whoever runs the service")
+async def delete_quietly(user_id: UUID, *, action: str, purge_in_seconds: float) -> None:
+    """End an account whose address nobody reads, for an operator: without a letter, and its purge begins later.
+
+    Whoever calls does the purge until then. Raises Conflict like `delete_own`.
+    """
+    await _end(Actor(user_id=user_id), user_id, action=action, how=None, purge_in_seconds=purge_in_seconds)
 
 
-async def _end(actor: Actor, user_id: UUID, *, action: str, how: str, code: Proof | None = None) -> None:
+async def _end(
+    actor: Actor,
+    user_id: UUID,
+    *,
+    action: str,
+    how: str | None,
+    code: Proof | None = None,
+    purge_in_seconds: float = 0,
+) -> None:
     async with unit_of_work():
         target = await lock_target(actor, user_id, is_lost=True)
         if code is not None:
@@ -62,16 +73,18 @@ async def _end(actor: Actor, user_id: UUID, *, action: str, how: str, code: Proo
         await stop_work(user_id, by=actor.user_id)
         await user_queries.delete_belongings(user_id, email=target["email"])
         await user_queries.anonymise(user_id)
-        key = f"account-deleted:{new_id()}"
-        letter = mail.farewell(
-            key,
-            name=target["name"],
-            email=target["email"],
-            template="account_deleted",
-            variables={"username": target["username"], "how": how},
-        )
-        await outbox.post(mail.TOPIC, key, letter)
-        await outbox.post(account_purge.TOPIC, str(user_id), {"userId": str(user_id)})
+        if how is not None:
+            key = f"account-deleted:{new_id()}"
+            letter = mail.farewell(
+                key,
+                name=target["name"],
+                email=target["email"],
+                template="account_deleted",
+                variables={"username": target["username"], "how": how},
+            )
+            await outbox.post(mail.TOPIC, key, letter)
+        purge = {"userId": str(user_id)}
+        await outbox.post(account_purge.TOPIC, str(user_id), purge, due_in_seconds=purge_in_seconds)
         await AuditEvent.record(actor, action, target_type="user", target_id=user_id)
         await events.publish(SessionsChanged(user_id))
         for project_id in await user_queries.project_ids(user_id):

@@ -13,6 +13,8 @@ from importlib import util
 from pathlib import Path
 from typing import ClassVar
 
+import psutil
+
 from adapters.embedded import children
 from adapters.embedded.children import EmbeddedError
 from adapters.embedded.server import Installation, Server
@@ -90,6 +92,20 @@ class RedisServer(Server):
 
     def _password(self) -> str:
         return children.private_text(self.folder / "password")
+
+
+def running_url(data_dir: Path) -> str:
+    """Address of the Redis of a folder whose server somebody else runs; raises EmbeddedError when nobody does."""
+    server = RedisServer(data_dir)
+    try:
+        process = psutil.Process(int(server.pid_file.read_text(encoding="ascii")))
+        ports = [each.laddr.port for each in process.net_connections("tcp4") if each.status == psutil.CONN_LISTEN]
+        password = (server.folder / "password").read_text(encoding="utf-8").strip()
+    except (FileNotFoundError, ValueError, psutil.Error) as error:
+        raise EmbeddedError(f"no Redis runs in {server.folder}; try again in a moment") from error
+    if not ports:
+        raise EmbeddedError(f"Redis in {server.folder} is starting or stopping; try again in a moment")
+    return f"redis://:{password}@127.0.0.1:{ports[0]}/0"
 
 
 def find_installation() -> Installation:

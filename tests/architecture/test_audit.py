@@ -119,6 +119,7 @@ WRITES_NOTHING = {
 WITHOUT_MUTATION = {
     "createAdmin",
     "createDemo",
+    "deleteDemo",
     "deployByHook",
     "deployByPullRequest",
     "deployByPush",

@@ -113,6 +113,13 @@ async def test_redis_refuses_a_wrong_password_and_none_at_all(redis: RedisServer
     assert await redis_command(redis.url, "ECHO", "hello") == "hello"
 
 
+async def test_others_find_the_redis_that_runs_in_a_folder(redis: RedisServer, tmp_path: Path) -> None:
+    assert redis_server.running_url(tmp_path) == redis.url
+    await redis.stop()
+    with pytest.raises(EmbeddedError):
+        redis_server.running_url(tmp_path)
+
+
 async def test_no_password_is_an_argument_and_files_are_private(postgres: PostgresServer, redis: RedisServer) -> None:
     for server in (postgres, redis):
         password = server.url.split("@")[0].rsplit(":", 1)[1]

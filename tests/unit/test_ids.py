@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.ids import MalformedId, decode_id, encode_id, new_id
+from models.ids import MalformedId, decode_id, encode_id, id_at, new_id
 
 
 @pytest.mark.parametrize(
@@ -58,3 +59,11 @@ def test_ids_are_in_the_order_of_creation() -> None:
     made = [new_id() for _ in range(1_000)]
     assert made == sorted(made)
     assert {each.version for each in made} == {7}
+
+
+def test_ids_of_the_past_are_versions_seven_of_their_moment() -> None:
+    moment = datetime(2026, 3, 4, 5, 6, 7, 89_000, tzinfo=UTC)
+    made = [id_at(moment) for _ in range(100)]
+    assert len(set(made)) == 100
+    assert {(each.version, each.int >> 80) for each in made} == {(7, int(moment.timestamp() * 1_000))}
+    assert max(made) < id_at(moment + timedelta(milliseconds=1)) < new_id()
