@@ -24,6 +24,11 @@ def last_migration(text: str | None = None) -> str:
     return found[1]
 
 
+async def fits(connection: Connection) -> bool:
+    """Whether new tables of this connection go to where the baseline puts them; migrations make them in any schema."""
+    return bool(await connection.fetchval("SELECT current_schema() = 'public'"))
+
+
 async def load(connection: Connection) -> None:
     """Make everything, in one transaction, in a database that has nothing of it."""
     async with connection.transaction():

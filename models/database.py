@@ -211,7 +211,7 @@ async def migrate(database_url: str, *, target: str | None = None) -> list[str]:
     try:
         await lock.execute("SELECT pg_advisory_lock($1)", _MIGRATION_LOCK)
         before = await _applied(lock)
-        if not before and baseline.last_migration() in wanted:
+        if not before and baseline.last_migration() in wanted and await baseline.fits(lock):
             await baseline.load(lock)
         if not wanted <= await _applied(lock):
             await run_migrations(

@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from adapters import embedded, garbage
 from models import baseline, database
-from tests.harness.databases import new_database
+from tests.harness.databases import name_of, new_database
 from tests.harness.schema_dump import as_baseline, canonical, dump, migrated_dump
 
 pytestmark = pytest.mark.timeout(180)
@@ -61,6 +61,31 @@ async def test_what_is_cut_off_leaves_nothing_and_can_be_done_again(
             assert [row["tablename"] for row in tables] == ["tortoise_migrations"]
             await baseline.load(connection)
             assert await connection.fetchval("SELECT count(*) FROM executions") == 0
+        finally:
+            await connection.close()
+
+
+@pytest.mark.parametrize("makes", ["a search path", "a schema of the user's name"])
+async def test_where_tables_go_to_another_schema_it_is_not_used(
+    server_url: str, monkeypatch: pytest.MonkeyPatch, makes: str
+) -> None:
+    async def left_to_the_migrations(**_: object) -> None:
+        """They take twenty seconds, and what they make is compared above."""
+        raise InterruptedError
+
+    monkeypatch.setattr(database, "run_migrations", left_to_the_migrations)
+    async with new_database(server_url, "elsewhere") as url:
+        connection = await asyncpg.connect(url)
+        try:
+            assert await baseline.fits(connection)
+            if makes == "a search path":
+                await connection.execute("CREATE SCHEMA elsewhere")
+                await connection.execute(f'ALTER DATABASE "{name_of(url)}" SET search_path = elsewhere')
+            else:
+                await connection.execute("CREATE SCHEMA AUTHORIZATION CURRENT_USER")
+            with pytest.raises(InterruptedError):
+                await database.migrate(url)
+            assert await connection.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == 0
         finally:
             await connection.close()
 
