@@ -18,7 +18,7 @@ from uuid import UUID
 
 from asyncpg import Connection
 
-from models import database, keyset
+from models import analytics, database, keyset
 from models.database import Row
 from models.execution_commands import CANCEL_ALL_OF_OWNER
 from models.github_queries import Executor
@@ -365,13 +365,14 @@ async def pseudonymise(executor: Executor, user_id: UUID, *, after: UUID | None,
 
 async def forget(connection: Connection, user_id: UUID) -> bool:
     """Remove a deleted account of which nothing else is left; False when something is. Run it in a transaction."""
+    # Whoever makes something of theirs holds this row: what is not there now will never be, and no delta of it either.
     await connection.execute("SELECT 1 FROM users WHERE id = $1 FOR UPDATE", user_id)
     if await connection.fetchval(
         """SELECT EXISTS (SELECT 1 FROM executions WHERE owner_id = $1)
                OR EXISTS (SELECT 1 FROM projects WHERE owner_id = $1)
                OR EXISTS (SELECT 1 FROM media WHERE owner_id = $1)""",
         user_id,
-    ):
+    ) or await analytics.has_sums(connection, user_id):
         return False
     await connection.execute(
         """DELETE FROM outbox_messages WHERE topic NOT IN ('account.purge', 'deployment.status')

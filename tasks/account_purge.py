@@ -20,7 +20,7 @@ import structlog
 from adapters import events
 from adapters.storage import Storage
 from errors import SwitchyardError
-from models import analytics, item_exports, media_queries, scans, user_queries
+from models import item_exports, media_queries, scans, user_queries
 from models.database import is_outage
 from models.events import CancelRequested
 from tasks import rollups
@@ -78,7 +78,8 @@ async def _remove_all(storage: Storage, pool: asyncpg.Pool, user_id: UUID) -> No
         continue
     while await user_queries.delete_some(pool, user_id, limit=ROWS_AT_ONCE):
         continue
-    await _fold_sums(pool, user_id)
+    # What the executions had counted leaves everybody's sums too; while another process folds, there is a next telling.
+    await rollups.fold(pool)
     await _pseudonymise(pool, user_id)
     async with pool.acquire() as connection, connection.transaction():
         if not await user_queries.forget(connection, user_id):
@@ -123,14 +124,6 @@ async def _remove_media(storage: Storage, pool: asyncpg.Pool, user_id: UUID) -> 
     )
     await user_queries.delete_media(pool, media_ids)
     return bool(media_ids)
-
-
-async def _fold_sums(pool: asyncpg.Pool, user_id: UUID) -> None:
-    """Take what the executions had counted out of all sums; raises NotYet while another process folds."""
-    await rollups.fold(pool)
-    async with pool.acquire() as connection:
-        if await analytics.has_sums(connection, user_id):
-            raise NotYet(WAIT_SECONDS)
 
 
 async def _pseudonymise(pool: asyncpg.Pool, user_id: UUID) -> None:
