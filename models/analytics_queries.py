@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -30,9 +29,6 @@ _SUM_COLUMNS: Final = ", ".join(SUMS)
 _NOTHING: Final = ", ".join(f"0::bigint AS {name}" for name in SUMS[1:])
 
 
-Span = tuple[datetime, datetime]
-
-
 @dataclass(frozen=True, slots=True)
 class Scope:
     """Whose executions: an owner's, those of certain projects whoever owns them, or everybody's."""
@@ -42,34 +38,16 @@ class Scope:
 
 
 # For all time a delta is counted at -infinity too, where the rollups have their sums of all time.
-_UNFOLDED: Final = f"""
+_FOLDED: Final = f"""
+SELECT kind, label, at, {_SUM_COLUMNS} FROM rollups
+WHERE owner_id = $1 AND kind = ANY($2::varchar[]) AND (at >= $3 AND at < $4 OR $5 AND at = '-infinity')
+UNION ALL
 SELECT kind, label, moment.at, {_SUM_COLUMNS} FROM rollup_deltas
 CROSS JOIN LATERAL (
     SELECT rollup_deltas.at WHERE rollup_deltas.at >= $3 AND rollup_deltas.at < $4
     UNION ALL SELECT '-infinity' WHERE $5
 ) AS moment(at)
 WHERE ($1 = '{EVERYBODY}'::uuid OR owner_id = $1) AND kind = ANY($2::varchar[])
-"""
-
-_FOLDED: Final = f"""
-SELECT kind, label, at, {_SUM_COLUMNS} FROM rollups
-WHERE owner_id = $1 AND kind = ANY($2::varchar[]) AND (at >= $3 AND at < $4 OR $5 AND at = '-infinity')
-UNION ALL
-{_UNFOLDED}
-"""
-
-# The same, but whole days are read as one row: $7 and $8 begin and end those, $9 and $10 what is between them.
-_FOLDED_BY_DAY: Final = f"""
-SELECT kind, label, at, {_SUM_COLUMNS} FROM unnest($7::timestamptz[], $8::timestamptz[]) AS days(begins, ends)
-JOIN rollup_days ON owner_id = $1 AND kind = ANY($2::varchar[]) AND at >= begins AND at < ends
-UNION ALL
-SELECT kind, label, at, {_SUM_COLUMNS} FROM unnest($9::timestamptz[], $10::timestamptz[]) AS parts(begins, ends)
-JOIN rollups ON owner_id = $1 AND kind = ANY($2::varchar[]) AND at >= begins AND at < ends
-UNION ALL
-SELECT kind, label, at, {_SUM_COLUMNS} FROM rollups
-WHERE $5 AND owner_id = $1 AND kind = ANY($2::varchar[]) AND at = '-infinity'
-UNION ALL
-{_UNFOLDED}
 """
 
 _OF_PROJECTS: Final = f"""
@@ -105,7 +83,7 @@ async def sums(scope: Scope, kinds: Sequence[str], edges: Sequence[datetime], *,
 
     The last edge is the end. Edges are whole quarter-hours. With `ever` the bucket `EVER` is the sum over all time.
     """
-    source, whose, spans = _bucketed(scope, edges)
+    source, whose = _source(scope)
     return await database.rows(
         f"""SELECT kind, label, width_bucket(at, $6::timestamptz[]) AS bucket, {_SUMMED}
             FROM ({source}) AS source GROUP BY kind, label, bucket""",
@@ -115,7 +93,6 @@ async def sums(scope: Scope, kinds: Sequence[str], edges: Sequence[datetime], *,
         edges[-1],
         ever,
         list(edges),
-        *spans,
     )
 
 
@@ -153,7 +130,7 @@ async def risks(scope: Scope, edges: Sequence[datetime]) -> list[Row]:
     """How many risks (`count`) have a `label` by `bucket`, as `sums` counts them; projects have none."""
     if scope.project_ids is not None:
         return []
-    source, whose, spans = _bucketed(scope, edges)
+    source, whose = _source(scope)
     return await database.rows(
         f"""SELECT label, width_bucket(at, $6::timestamptz[]) AS bucket, sum(created)::bigint AS count
             FROM ({source}) AS source GROUP BY label, bucket HAVING sum(created) <> 0""",
@@ -163,7 +140,6 @@ async def risks(scope: Scope, edges: Sequence[datetime]) -> list[Row]:
         edges[-1],
         False,
         list(edges),
-        *spans,
     )
 
 
@@ -261,44 +237,6 @@ def _source(scope: Scope) -> tuple[str, Any]:
     if scope.project_ids is not None:
         return _OF_PROJECTS, list(scope.project_ids)
     return _FOLDED, scope.owner_id or EVERYBODY
-
-
-def _bucketed(scope: Scope, edges: Sequence[datetime]) -> tuple[str, Any, list[list[datetime]]]:
-    """A source for sums between edges, whose, and what it reads: beginnings and ends of days, and of parts."""
-    if scope.project_ids is not None:
-        return *_source(scope), []
-    days, parts = spans_of(edges)
-    spans = [[span[side] for span in spans] for spans in (days, parts) for side in (0, 1)]
-    return _FOLDED_BY_DAY, scope.owner_id or EVERYBODY, spans
-
-
-def spans_of(edges: Sequence[datetime]) -> tuple[list[Span], list[Span]]:
-    """What lies between edges, as spans of whole days in UTC without an edge inside, and as the parts beside them."""
-    days: list[Span] = []
-    parts: list[Span] = []
-
-    def add(begin: datetime, end: datetime) -> None:
-        if begin == end:
-            return
-        if parts and parts[-1][1] == begin:
-            begin = parts.pop()[0]
-        parts.append((begin, end))
-
-    for begin, end in pairwise(edges):
-        first, last = _midnight(begin), _midnight(end)
-        if first < begin:
-            first += timedelta(days=1)
-        if first < last:
-            add(begin, first)
-            days.append((first, last))
-            add(last, end)
-        else:
-            add(begin, end)
-    return days, parts
-
-
-def _midnight(moment: datetime) -> datetime:
-    return moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 def _facts_of(scope: Scope) -> tuple[str, Any]:

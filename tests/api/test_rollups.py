@@ -5,17 +5,14 @@ from __future__ import annotations
 import asyncio
 import importlib
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, time, timedelta
-from itertools import pairwise
 from typing import Any
 
 import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models import analytics, analytics_queries
+from models import analytics
 from models.analytics import SUMS
-from resolvers import periods
 from tests.harness.deployments import insert_deployment
 from tests.harness.executions import Desk, open_desk
 from tests.harness.histories import STEPS, WEIGHTED, World
@@ -126,22 +123,3 @@ async def test_what_was_there_before_is_counted_by_the_migration(desk: Desk) -> 
 
 
 _ALL_ROLLUPS = f"SELECT owner_id, kind, label, at, {', '.join(SUMS)} FROM rollups ORDER BY owner_id, kind, label, at"
-
-
-MOMENTS = st.integers(0, 96 * 12).map(
-    lambda quarters: datetime(2026, 3, 25, tzinfo=UTC) + quarters * periods.QUARTER_HOUR
-)
-
-
-@given(edges=st.lists(MOMENTS, min_size=2, max_size=8, unique=True).map(sorted))
-def test_days_and_parts_are_all_that_lies_between_edges_once(edges: list[datetime]) -> None:
-    days, parts = analytics_queries.spans_of(edges)
-    spans = sorted([*days, *parts])
-    assert [spans[0][0], spans[-1][1]] == [edges[0], edges[-1]]
-    assert all(first[1] == second[0] for first, second in pairwise(spans))
-    day = timedelta(days=1)
-    for begin, end in days:
-        assert (begin.time(), (end - begin) % day) == (time.min, timedelta(0))
-        assert not [edge for edge in edges if begin < edge < end]
-    for begin, end in parts:
-        assert end - begin < 2 * day or [edge for edge in edges if begin < edge < end], "a whole day is read as one"
