@@ -1,6 +1,6 @@
 """Tables, invariants, state transitions and queries. Tortoise finds the models through this module."""
 
-from models.analytics import ExecutionFact, Rollup, RollupDay, RollupDelta
+from models.analytics import ExecutionFact, Rollup, RollupDelta
 from models.audit import AuditEvent
 from models.connections import Identity, OAuthConnection
 from models.crawl_ledger import CrawlDay, ItemVersion, RejectedItem, RunHost
@@ -76,7 +76,6 @@ __all__ = [
     "RejectedItem",
     "RiskTriage",
     "Rollup",
-    "RollupDay",
     "RollupDelta",
     "RunHost",
     "Scan",

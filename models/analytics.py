@@ -2,8 +2,8 @@
 
 Invariants: a fact says what its execution and the row of its kind say, because triggers write it (migration
 `0030_rollup_triggers`); `rollups` and `rollup_deltas` together are the sums over all facts, in every snapshot. Only
-`fold` moves the one into the other, and `rollup_days` follow (migration `0036_rollup_day_sums`). Numbers are whole, so
-nothing drifts as it is added and subtracted. Queries are in `models/analytics_queries.py`.
+`fold` moves the one into the other. Numbers are whole, so nothing drifts as it is added and subtracted. Queries are in
+`models/analytics_queries.py`.
 """
 
 # ruff: noqa: S608 - statements are joined from constants of this module; values travel as parameters
@@ -122,18 +122,6 @@ class Rollup(_Sums):
         constraints = (UniqueConstraint(fields=("owner_id", "kind", "at", "label"), name="rollups_key"),)
 
 
-class RollupDay(_Sums):
-    """Sums of the quarter-hours of one day in UTC, kept by a trigger on `rollups`."""
-
-    id = fields.BigIntField(primary_key=True, generated=True)
-
-    class Meta:
-        """Table and key, in the order of reading."""
-
-        table = "rollup_days"
-        constraints = (UniqueConstraint(fields=("owner_id", "kind", "at", "label"), name="rollup_days_key"),)
-
-
 _COLUMNS: Final = ", ".join(SUMS)
 
 # Of each delta four sums know: its owner's and everybody's, for its quarter-hour and for all time.
@@ -177,7 +165,6 @@ async def has_sums(connection: Connection, owner_id: UUID) -> bool:
     return bool(
         await connection.fetchval(
             """SELECT EXISTS (SELECT FROM rollups WHERE owner_id = $1)
-                   OR EXISTS (SELECT FROM rollup_days WHERE owner_id = $1)
                    OR EXISTS (SELECT FROM rollup_deltas WHERE owner_id = $1)""",
             owner_id,
         )

@@ -1,25 +1,8 @@
--- Stands for the migrations up to 0037_resource_usage. Generated: make baseline
+-- Stands for the migrations up to 0035_resource_usage. Generated: make baseline
 
 CREATE EXTENSION IF NOT EXISTS pg_trgm WITH SCHEMA public;
 
 CREATE EXTENSION IF NOT EXISTS unaccent WITH SCHEMA public;
-
-CREATE FUNCTION public.add_rollup_days() RETURNS trigger
-    LANGUAGE plpgsql
-    AS $$
-    BEGIN
-        
-        INSERT INTO rollup_days (owner_id, kind, label, at, created, succeeded, failed, cancelled, begun, waited_ms, worked_ms, succeeded_ms, built_ms, items, pages, downloaded_bytes, artifact_bytes, uploaded_bytes, log_bytes)
-        SELECT owner_id, kind, label, date_bin('1 day', at, '2000-01-01 00:00:00+00'::timestamptz), sum(created), sum(succeeded), sum(failed), sum(cancelled), sum(begun), sum(waited_ms), sum(worked_ms), sum(succeeded_ms), sum(built_ms), sum(items), sum(pages), sum(downloaded_bytes), sum(artifact_bytes), sum(uploaded_bytes), sum(log_bytes)
-        FROM (SELECT owner_id, kind, label, at, created, succeeded, failed, cancelled, begun, waited_ms, worked_ms, succeeded_ms, built_ms, items, pages, downloaded_bytes, artifact_bytes, uploaded_bytes, log_bytes FROM added) AS changes WHERE at <> '-infinity' GROUP BY 1, 2, 3, 4
-        ON CONFLICT (owner_id, kind, at, label)
-            DO UPDATE SET created = rollup_days.created + excluded.created, succeeded = rollup_days.succeeded + excluded.succeeded, failed = rollup_days.failed + excluded.failed, cancelled = rollup_days.cancelled + excluded.cancelled, begun = rollup_days.begun + excluded.begun, waited_ms = rollup_days.waited_ms + excluded.waited_ms, worked_ms = rollup_days.worked_ms + excluded.worked_ms, succeeded_ms = rollup_days.succeeded_ms + excluded.succeeded_ms, built_ms = rollup_days.built_ms + excluded.built_ms, items = rollup_days.items + excluded.items, pages = rollup_days.pages + excluded.pages, downloaded_bytes = rollup_days.downloaded_bytes + excluded.downloaded_bytes, artifact_bytes = rollup_days.artifact_bytes + excluded.artifact_bytes, uploaded_bytes = rollup_days.uploaded_bytes + excluded.uploaded_bytes, log_bytes = rollup_days.log_bytes + excluded.log_bytes
-    ;
-        DELETE FROM rollup_days WHERE (created, succeeded, failed, cancelled, begun, waited_ms, worked_ms, succeeded_ms, built_ms, items, pages, downloaded_bytes, artifact_bytes, uploaded_bytes, log_bytes) = (0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0) AND (owner_id, kind, label, at) IN (
-            SELECT owner_id, kind, label, date_bin('1 day', at, '2000-01-01 00:00:00+00'::timestamptz) FROM added WHERE at <> '-infinity'
-        );
-        RETURN NULL;
-    END $$;
 
 CREATE FUNCTION public.add_rollup_deltas() RETURNS trigger
     LANGUAGE plpgsql
@@ -48,23 +31,6 @@ CREATE FUNCTION public.begin_execution_fact() RETURNS trigger
     AS $$
     BEGIN
         PERFORM refresh_execution_fact(NEW.execution_id);
-        RETURN NULL;
-    END $$;
-
-CREATE FUNCTION public.change_rollup_days() RETURNS trigger
-    LANGUAGE plpgsql
-    AS $$
-    BEGIN
-        
-        INSERT INTO rollup_days (owner_id, kind, label, at, created, succeeded, failed, cancelled, begun, waited_ms, worked_ms, succeeded_ms, built_ms, items, pages, downloaded_bytes, artifact_bytes, uploaded_bytes, log_bytes)
-        SELECT owner_id, kind, label, date_bin('1 day', at, '2000-01-01 00:00:00+00'::timestamptz), sum(created), sum(succeeded), sum(failed), sum(cancelled), sum(begun), sum(waited_ms), sum(worked_ms), sum(succeeded_ms), sum(built_ms), sum(items), sum(pages), sum(downloaded_bytes), sum(artifact_bytes), sum(uploaded_bytes), sum(log_bytes)
-        FROM (SELECT owner_id, kind, label, at, created, succeeded, failed, cancelled, begun, waited_ms, worked_ms, succeeded_ms, built_ms, items, pages, downloaded_bytes, artifact_bytes, uploaded_bytes, log_bytes FROM added UNION ALL SELECT owner_id, kind, label, at, -created AS created, -succeeded AS succeeded, -failed AS failed, -cancelled AS cancelled, -begun AS begun, -waited_ms AS waited_ms, -worked_ms AS worked_ms, -succeeded_ms AS succeeded_ms, -built_ms AS built_ms, -items AS items, -pages AS pages, -downloaded_bytes AS downloaded_bytes, -artifact_bytes AS artifact_bytes, -uploaded_bytes AS uploaded_bytes, -log_bytes AS log_bytes FROM removed) AS changes WHERE at <> '-infinity' GROUP BY 1, 2, 3, 4
-        ON CONFLICT (owner_id, kind, at, label)
-            DO UPDATE SET created = rollup_days.created + excluded.created, succeeded = rollup_days.succeeded + excluded.succeeded, failed = rollup_days.failed + excluded.failed, cancelled = rollup_days.cancelled + excluded.cancelled, begun = rollup_days.begun + excluded.begun, waited_ms = rollup_days.waited_ms + excluded.waited_ms, worked_ms = rollup_days.worked_ms + excluded.worked_ms, succeeded_ms = rollup_days.succeeded_ms + excluded.succeeded_ms, built_ms = rollup_days.built_ms + excluded.built_ms, items = rollup_days.items + excluded.items, pages = rollup_days.pages + excluded.pages, downloaded_bytes = rollup_days.downloaded_bytes + excluded.downloaded_bytes, artifact_bytes = rollup_days.artifact_bytes + excluded.artifact_bytes, uploaded_bytes = rollup_days.uploaded_bytes + excluded.uploaded_bytes, log_bytes = rollup_days.log_bytes + excluded.log_bytes
-    ;
-        DELETE FROM rollup_days WHERE (created, succeeded, failed, cancelled, begun, waited_ms, worked_ms, succeeded_ms, built_ms, items, pages, downloaded_bytes, artifact_bytes, uploaded_bytes, log_bytes) = (0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0) AND (owner_id, kind, label, at) IN (
-            SELECT owner_id, kind, label, date_bin('1 day', at, '2000-01-01 00:00:00+00'::timestamptz) FROM added WHERE at <> '-infinity'
-        );
         RETURN NULL;
     END $$;
 
@@ -196,23 +162,6 @@ CREATE FUNCTION public.refuse_change() RETURNS trigger
     AS $$
     BEGIN
         RAISE EXCEPTION '% is append-only', TG_TABLE_NAME USING ERRCODE = 'restrict_violation';
-    END $$;
-
-CREATE FUNCTION public.remove_rollup_days() RETURNS trigger
-    LANGUAGE plpgsql
-    AS $$
-    BEGIN
-        
-        INSERT INTO rollup_days (owner_id, kind, label, at, created, succeeded, failed, cancelled, begun, waited_ms, worked_ms, succeeded_ms, built_ms, items, pages, downloaded_bytes, artifact_bytes, uploaded_bytes, log_bytes)
-        SELECT owner_id, kind, label, date_bin('1 day', at, '2000-01-01 00:00:00+00'::timestamptz), sum(created), sum(succeeded), sum(failed), sum(cancelled), sum(begun), sum(waited_ms), sum(worked_ms), sum(succeeded_ms), sum(built_ms), sum(items), sum(pages), sum(downloaded_bytes), sum(artifact_bytes), sum(uploaded_bytes), sum(log_bytes)
-        FROM (SELECT owner_id, kind, label, at, -created AS created, -succeeded AS succeeded, -failed AS failed, -cancelled AS cancelled, -begun AS begun, -waited_ms AS waited_ms, -worked_ms AS worked_ms, -succeeded_ms AS succeeded_ms, -built_ms AS built_ms, -items AS items, -pages AS pages, -downloaded_bytes AS downloaded_bytes, -artifact_bytes AS artifact_bytes, -uploaded_bytes AS uploaded_bytes, -log_bytes AS log_bytes FROM removed) AS changes WHERE at <> '-infinity' GROUP BY 1, 2, 3, 4
-        ON CONFLICT (owner_id, kind, at, label)
-            DO UPDATE SET created = rollup_days.created + excluded.created, succeeded = rollup_days.succeeded + excluded.succeeded, failed = rollup_days.failed + excluded.failed, cancelled = rollup_days.cancelled + excluded.cancelled, begun = rollup_days.begun + excluded.begun, waited_ms = rollup_days.waited_ms + excluded.waited_ms, worked_ms = rollup_days.worked_ms + excluded.worked_ms, succeeded_ms = rollup_days.succeeded_ms + excluded.succeeded_ms, built_ms = rollup_days.built_ms + excluded.built_ms, items = rollup_days.items + excluded.items, pages = rollup_days.pages + excluded.pages, downloaded_bytes = rollup_days.downloaded_bytes + excluded.downloaded_bytes, artifact_bytes = rollup_days.artifact_bytes + excluded.artifact_bytes, uploaded_bytes = rollup_days.uploaded_bytes + excluded.uploaded_bytes, log_bytes = rollup_days.log_bytes + excluded.log_bytes
-    ;
-        DELETE FROM rollup_days WHERE (created, succeeded, failed, cancelled, begun, waited_ms, worked_ms, succeeded_ms, built_ms, items, pages, downloaded_bytes, artifact_bytes, uploaded_bytes, log_bytes) = (0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0) AND (owner_id, kind, label, at) IN (
-            SELECT owner_id, kind, label, date_bin('1 day', at, '2000-01-01 00:00:00+00'::timestamptz) FROM removed WHERE at <> '-infinity'
-        );
-        RETURN NULL;
     END $$;
 
 CREATE FUNCTION public.search_form(text) RETURNS text
@@ -1259,40 +1208,6 @@ COMMENT ON TABLE public.risk_triage IS 'What was decided about a sentence of a d
 
 COMMENT ON COLUMN public.risk_triage.state IS 'OPEN: OPEN\nACCEPTED: ACCEPTED\nMITIGATED: MITIGATED\nFALSE_POSITIVE: FALSE_POSITIVE';
 
-CREATE TABLE public.rollup_days (
-    owner_id uuid NOT NULL,
-    kind character varying(16) NOT NULL,
-    label character varying(80) NOT NULL,
-    at timestamp with time zone NOT NULL,
-    created bigint NOT NULL,
-    succeeded bigint NOT NULL,
-    failed bigint NOT NULL,
-    cancelled bigint NOT NULL,
-    begun bigint NOT NULL,
-    waited_ms bigint NOT NULL,
-    worked_ms bigint NOT NULL,
-    succeeded_ms bigint NOT NULL,
-    built_ms bigint NOT NULL,
-    items bigint NOT NULL,
-    pages bigint NOT NULL,
-    downloaded_bytes bigint NOT NULL,
-    artifact_bytes bigint NOT NULL,
-    uploaded_bytes bigint NOT NULL,
-    log_bytes bigint NOT NULL,
-    id bigint NOT NULL
-);
-
-COMMENT ON TABLE public.rollup_days IS 'Sums of the quarter-hours of one day in UTC, kept by a trigger on `rollups`.';
-
-CREATE SEQUENCE public.rollup_days_id_seq
-    START WITH 1
-    INCREMENT BY 1
-    NO MINVALUE
-    NO MAXVALUE
-    CACHE 1;
-
-ALTER SEQUENCE public.rollup_days_id_seq OWNED BY public.rollup_days.id;
-
 CREATE TABLE public.rollup_deltas (
     owner_id uuid NOT NULL,
     kind character varying(16) NOT NULL,
@@ -1824,8 +1739,6 @@ ALTER TABLE ONLY public.queue_turns ALTER COLUMN id SET DEFAULT nextval('public.
 
 ALTER TABLE ONLY public.rejected_items ALTER COLUMN id SET DEFAULT nextval('public.rejected_items_id_seq'::regclass);
 
-ALTER TABLE ONLY public.rollup_days ALTER COLUMN id SET DEFAULT nextval('public.rollup_days_id_seq'::regclass);
-
 ALTER TABLE ONLY public.rollup_deltas ALTER COLUMN id SET DEFAULT nextval('public.rollup_deltas_id_seq'::regclass);
 
 ALTER TABLE ONLY public.rollups ALTER COLUMN id SET DEFAULT nextval('public.rollups_id_seq'::regclass);
@@ -2078,12 +1991,6 @@ ALTER TABLE ONLY public.risk_triage
 
 ALTER TABLE ONLY public.risk_triage
     ADD CONSTRAINT risk_triage_pkey PRIMARY KEY (id);
-
-ALTER TABLE ONLY public.rollup_days
-    ADD CONSTRAINT rollup_days_key UNIQUE (owner_id, kind, at, label);
-
-ALTER TABLE ONLY public.rollup_days
-    ADD CONSTRAINT rollup_days_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY public.rollup_deltas
     ADD CONSTRAINT rollup_deltas_pkey PRIMARY KEY (id);
@@ -2410,12 +2317,6 @@ CREATE TRIGGER ocr_jobs_fact AFTER UPDATE OF pages_read ON public.ocr_jobs FOR E
 
 CREATE TRIGGER ocr_jobs_fact_begins AFTER INSERT ON public.ocr_jobs FOR EACH ROW EXECUTE FUNCTION public.begin_execution_fact();
 
-CREATE TRIGGER rollups_days_delete AFTER DELETE ON public.rollups REFERENCING OLD TABLE AS removed FOR EACH STATEMENT EXECUTE FUNCTION public.remove_rollup_days();
-
-CREATE TRIGGER rollups_days_insert AFTER INSERT ON public.rollups REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION public.add_rollup_days();
-
-CREATE TRIGGER rollups_days_update AFTER UPDATE ON public.rollups REFERENCING OLD TABLE AS removed NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION public.change_rollup_days();
-
 CREATE TRIGGER scan_risks_fact_delete AFTER DELETE ON public.scan_risks REFERENCING OLD TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION public.follow_risks();
 
 CREATE TRIGGER scan_risks_fact_insert AFTER INSERT ON public.scan_risks REFERENCING NEW TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION public.follow_risks();
@@ -2684,6 +2585,4 @@ INSERT INTO public.tortoise_migrations (app, name, applied_at) VALUES
     ('models', '0032_status_constraints', now()),
     ('models', '0033_processes', now()),
     ('models', '0034_retention', now()),
-    ('models', '0035_rollup_days', now()),
-    ('models', '0036_rollup_day_sums', now()),
-    ('models', '0037_resource_usage', now());
+    ('models', '0035_resource_usage', now());

@@ -45,7 +45,6 @@ async def test_sums_are_what_is_there_after_any_history(desk: Desk, seed: int, s
     while await world.fold():
         pass
     assert await desk.pool.fetchval("SELECT count(*) FROM rollups") == 0
-    assert await desk.pool.fetchval("SELECT count(*) FROM rollup_days") == 0
     assert await desk.pool.fetchval("SELECT count(*) FROM rollup_deltas") == 0
 
 

@@ -8,7 +8,7 @@ from tortoise.migrations.constraints import CheckConstraint
 class Migration(migrations.Migration):
     """Two columns."""
 
-    dependencies = [("models", "0036_rollup_day_sums")]
+    dependencies = [("models", "0034_retention")]
 
     initial = False
 
